@@ -1,0 +1,11 @@
+"""Cross-modality contrastive distillation for OpenMMLab."""
+
+from . import compat
+from .version import __version__
+
+compat.require_packages()
+compat.repair_torchvision()
+compat.register_config_packages()
+compat.keep_default_scope()
+
+__all__ = ['__version__']

@@ -1,0 +1,26 @@
+"""Errors that a user can act on.
+
+Every message says what was wrong, where, what was expected and how to mend
+it.  The tools print these messages alone, without a traceback, and exit with
+code 2 (see :func:`mmcmcd.apis.run_tool`).
+"""
+
+
+class UserError(Exception):
+    """Base of all errors caused by input, files or configuration."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration value is missing, unknown or contradicts another."""
+
+
+class DatasetError(UserError, ValueError):
+    """A data set is missing, empty, incomplete or inconsistent."""
+
+
+class UnreadableFileError(DatasetError):
+    """One file could not be read, or is not what was promised."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint is missing, partial, or made for another network."""
