@@ -1,0 +1,91 @@
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mmcmcd.registry import MODELS
+
+from . import functional as fn
+from .base import PairwiseLoss, Rows, check_temperature
+
+# CLIP's bound: a larger scale makes training unstable.
+_MAX_SCALE = 100.0
+
+
+@MODELS.register_module()
+class CMCLoss(PairwiseLoss):
+    r"""Cross-modality contrast of student and teacher embeddings (CMC).
+
+    With :math:`s_{ij} = t_i \cdot s_j / \tau` (normalised rows)
+
+    .. math::
+        L = -\frac{1}{2B} \sum_i \left[
+        \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} +
+        \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}} \right]
+
+    which is the loss of CLIP (Radford et al., 2021) with a locked teacher
+    (LiT, Zhai et al., 2022), as reviewers describe Eq. (3) of arXiv
+    2405.03355.  Memory rows are further negatives of the student-anchored
+    term alone: the memory's student rows are stale.
+
+    Args:
+        temperature (float): :math:`\tau`. Defaults to 0.07.
+        symmetric (bool): Whether both directions are averaged; else only
+            student anchors against teacher candidates. Defaults to True.
+        learnable_temperature (bool): Whether :math:`\tau` is trained, in log
+            space and bounded below by 0.01 as in CLIP. Defaults to False.
+        loss_weight (float): Defaults to 1.0.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        symmetric: bool = True,
+        learnable_temperature: bool = False,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        temperature = check_temperature('CMCLoss temperature', temperature)
+        self.symmetric = symmetric
+        self.loss_weight = loss_weight
+        self.learnable_temperature = learnable_temperature
+        if learnable_temperature:
+            self.log_scale = nn.Parameter(
+                torch.tensor(math.log(1 / temperature))
+            )
+        else:
+            self.fixed_temperature = temperature
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """The temperature in use."""
+        if not self.learnable_temperature:
+            return self.fixed_temperature
+        return 1 / self.log_scale.exp().clamp(max=_MAX_SCALE)
+
+    def compare(
+        self, rows: Rows, cross_similarity: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss of normalised rows.
+
+        Args:
+            rows (Rows): What is compared.
+            cross_similarity (Tensor, optional): Cosines (B, B + K) of
+                student rows with teacher candidates, if already known.
+        """
+        if cross_similarity is None:
+            cross_similarity = rows.student @ rows.candidates('teacher').T
+        num = len(rows.student)
+        keep = rows.keep(include_self=True)
+        batch, batch_keep = cross_similarity[:, :num], keep[:, :num]
+        temperature = self.temperature
+        loss = fn.info_nce(
+            batch,
+            temperature,
+            batch_keep,
+            cross_similarity[:, num:],
+            keep[:, num:],
+        )
+        if self.symmetric:
+            loss = (loss + fn.info_nce(batch.T, temperature, batch_keep.T)) / 2
+        return self.loss_weight * loss

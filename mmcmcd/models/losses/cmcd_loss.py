@@ -1,0 +1,58 @@
+from torch import Tensor
+
+from mmcmcd.registry import MODELS
+
+from .base import PairwiseLoss, Rows
+from .cmc_loss import CMCLoss
+from .cmd_loss import CMDLoss
+
+
+@MODELS.register_module()
+class CMCDLoss(PairwiseLoss):
+    """CMD and CMC together, each with its weight, sharing their work.
+
+    The paper treats the two as alternatives; their weighted sum is this
+    project's choice.  Rows are normalised once, and the student-teacher
+    similarities serve CMC and the cross form of CMD alike.
+
+    Args:
+        cmd (dict, optional): Arguments of :class:`CMDLoss`; None leaves the
+            term out.
+        cmc (dict, optional): Arguments of :class:`CMCLoss`; None leaves the
+            term out.
+
+    Example:
+        >>> loss = CMCDLoss(cmd=dict(form='within'), cmc=dict())
+        >>> loss(student, teacher)
+        {'loss_cmd': tensor(...), 'loss_cmc': tensor(...)}
+    """
+
+    def __init__(
+        self, cmd: dict | None = None, cmc: dict | None = None
+    ) -> None:
+        super().__init__()
+        if cmd is None and cmc is None:
+            raise ValueError(
+                'CMCDLoss needs cmd, cmc or both: dict() takes '
+                'the default arguments of a term.'
+            )
+        self.cmd = None if cmd is None else CMDLoss(**cmd)
+        self.cmc = None if cmc is None else CMCLoss(**cmc)
+        self.shared_space = self.cmc is not None or self.cmd.shared_space
+
+    def compare(self, rows: Rows) -> dict[str, Tensor]:
+        """Compute both terms of normalised rows.
+
+        Returns:
+            dict[str, Tensor]: ``loss_cmd`` and ``loss_cmc``, weighted
+            scalars; mmengine sums and logs both.
+        """
+        cross = None
+        if self.shared_space:
+            cross = rows.student @ rows.candidates('teacher').T
+        terms = dict(cmd=self.cmd, cmc=self.cmc)
+        return {
+            f'loss_{name}': term.compare(rows, cross)
+            for name, term in terms.items()
+            if term is not None
+        }
