@@ -1,0 +1,66 @@
+from mmengine.model import BaseDataPreprocessor
+
+from mmcmcd.errors import ConfigError, DatasetError
+from mmcmcd.registry import MODELS
+
+
+@MODELS.register_module()
+class PairedDataPreprocessor(BaseDataPreprocessor):
+    """One stock data preprocessor per side of a pair, found by name.
+
+    Args:
+        **sides (dict): For each side the config of a stock preprocessor of
+            single images; its ``type`` defaults to
+            ``'mmpretrain.ClsDataPreprocessor'``.
+
+    Example:
+        >>> preprocessor = dict(
+        ...     type='mmcmcd.PairedDataPreprocessor',
+        ...     source=dict(mean=[123.675, 116.28, 103.53],
+        ...                 std=[58.395, 57.12, 57.375], to_rgb=True),
+        ...     target=dict(mean=[0.5], std=[0.25]))
+    """
+
+    def __init__(self, **sides: dict) -> None:
+        super().__init__()
+        if not sides:
+            raise ConfigError(
+                'PairedDataPreprocessor needs one config per side, for '
+                'example source=dict(mean=..., std=..., to_rgb=True) and '
+                'target=dict(mean=[0.5], std=[0.25]).'
+            )
+        self.sides = tuple(sides)
+        for side, cfg in sides.items():
+            cfg = {'type': 'mmpretrain.ClsDataPreprocessor', **cfg}
+            self.add_module(side, MODELS.build(cfg))
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Move a batch to the device and normalise each side.
+
+        Args:
+            data (dict): ``inputs``, a dict of side to images (B, C, H, W) or
+                a list of (C, H, W), and ``data_samples``.
+            training (bool): Passed on to the sides' preprocessors.
+
+        Returns:
+            dict: The same keys; images are float tensors (B, C, H, W).
+
+        Raises:
+            DatasetError: A side is missing in the batch.
+        """
+        missing = [s for s in self.sides if s not in data['inputs']]
+        if missing:
+            raise DatasetError(
+                f'The batch lacks side(s) {missing}; it has '
+                f'{sorted(data["inputs"])}. The sides of the data set, of '
+                'PackPairedInputs and of PairedDataPreprocessor must agree.'
+            )
+        # Casting the samples here alone keeps one device copy of them.
+        samples = self.cast_data(data.get('data_samples'))
+        inputs = {
+            side: getattr(self, side)(
+                dict(inputs=data['inputs'][side]), training
+            )['inputs']
+            for side in self.sides
+        }
+        return dict(inputs=inputs, data_samples=samples)

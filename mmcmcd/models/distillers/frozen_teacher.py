@@ -1,0 +1,103 @@
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from mmcmcd.errors import ConfigError
+from mmcmcd.models.utils import embed, load_backbone_strict, state_hash
+from mmcmcd.registry import MODELS
+
+
+class FrozenTeacher:
+    """A teacher whose weights are really loaded and can never change.
+
+    It is deliberately no ``nn.Module``: held by the distiller outside the
+    module tree, it is absent from ``parameters()`` (so from optimizers, EMA
+    and DDP), from ``state_dict()`` (so from checkpoints) and from
+    ``train()`` (so always in eval mode, dropout and drop-path too).
+
+    Args:
+        backbone (dict): Config of a backbone with
+            ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)``.
+        projector (dict, optional): Config of a neck with its own
+            ``init_cfg``, such as the neck of the teacher's SimCLR
+            pre-training (``prefix='neck.'``).
+    """
+
+    def __init__(self, backbone: dict, projector: dict | None = None) -> None:
+        self._init_cfgs = {}
+        parts = {}
+        for name, cfg in dict(
+            teacher=backbone, teacher_projector=projector
+        ).items():
+            if cfg is None:
+                continue
+            cfg = copy.deepcopy(cfg)
+            self._init_cfgs[name] = cfg.pop('init_cfg', None)
+            parts[name] = MODELS.build(cfg)
+        self.module = nn.ModuleDict(parts)
+        self.module.requires_grad_(False)
+        self.module.eval()
+        for name, part in self.module.items():
+            self._check_init_cfg(name, part, self._init_cfgs[name])
+        self._loaded = False
+
+    @staticmethod
+    def _check_init_cfg(name, part, init_cfg):
+        if not part.state_dict():
+            return
+        if (
+            not init_cfg
+            or init_cfg.get('type') != 'Pretrained'
+            or not (init_cfg.get('checkpoint'))
+        ):
+            raise ConfigError(
+                f'{name} has no weights: a random teacher teaches nothing. '
+                f"Set model.{name}.init_cfg=dict(type='Pretrained', "
+                "checkpoint='...', prefix='backbone.'), where the checkpoint "
+                'is an own SimCLR or MoCo run (configs/pretrain), an '
+                "mmpretrain zoo file, or 'torchvision://resnet50' (without "
+                f'prefix). Got init_cfg={init_cfg}.'
+            )
+
+    def load(self) -> None:
+        """Load the weights strictly, once.
+
+        Raises:
+            CheckpointError: The file is missing, partial, has another prefix
+                or is of another architecture.
+        """
+        if self._loaded:
+            return
+        for name, part in self.module.items():
+            init_cfg = self._init_cfgs[name]
+            if part.state_dict():
+                load_backbone_strict(
+                    part,
+                    init_cfg['checkpoint'],
+                    prefix=init_cfg.get('prefix') or '',
+                    role=name,
+                )
+        self._loaded = True
+
+    def apply_to_tensors(self, fn) -> None:
+        """Apply ``fn`` (a move of device or a cast) to all tensors."""
+        self.module._apply(fn)
+
+    def state_hash(self) -> str:
+        """Return the sha256 of all weights and statistics."""
+        return state_hash(self.module)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed source images.
+
+        Args:
+            images (Tensor): Preprocessed images (B, C, H, W).
+
+        Returns:
+            Tensor: Embeddings (B, D), without gradient.
+        """
+        self.load()
+        projector = dict(self.module.items()).get('teacher_projector')
+        return embed(self.module['teacher'](images), projector)

@@ -1,0 +1,27 @@
+from .checkpoint import (
+    StateMismatch,
+    adapt_input_channels,
+    compare_state,
+    file_sha256,
+    load_backbone_strict,
+    read_checkpoint,
+    read_state_dict,
+    select_prefix,
+    state_hash,
+)
+from .embedding import embed
+from .export import export_student
+
+__all__ = [
+    'StateMismatch',
+    'adapt_input_channels',
+    'compare_state',
+    'embed',
+    'export_student',
+    'file_sha256',
+    'load_backbone_strict',
+    'read_checkpoint',
+    'read_state_dict',
+    'select_prefix',
+    'state_hash',
+]

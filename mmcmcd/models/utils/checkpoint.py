@@ -1,0 +1,449 @@
+"""Checkpoints that are read in full or refused, never in part."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from ...errors import CheckpointError, ConfigError
+
+# A classifier trained on other classes is no part of a backbone.
+HEAD_PREFIXES = ('fc.', 'head.', 'classifier.')
+_NAMES_SHOWN = 3
+
+_TEACHER_SOURCES = (
+    'A teacher can come from your own contrastive run (python tools/train.py '
+    "with a config of configs/pretrain, then prefix='backbone.'), from the "
+    "mmpretrain model zoo (a file or URL, prefix='backbone.'), or from "
+    "torchvision (checkpoint='torchvision://resnet50', no prefix)."
+)
+
+
+@dataclass
+class StateMismatch:
+    """Where a state dict and a module differ; false when they agree.
+
+    Attributes:
+        total (int): Number of tensors of the module.
+        missing (list[str]): Keys of the module that the file lacks.
+        mismatched (list[tuple]): (key, shape in the file, shape in the
+            module) where the shapes differ.
+        unexpected (list[str]): Keys of the file that the module lacks.
+    """
+
+    total: int
+    missing: list = field(default_factory=list)
+    mismatched: list = field(default_factory=list)
+    unexpected: list = field(default_factory=list)
+
+    def __bool__(self):
+        return bool(self.missing or self.mismatched or self.unexpected)
+
+    def without(self, ignored):
+        """Return a copy that leaves out the keys that ``ignored`` accepts.
+
+        Args:
+            ignored (callable): Takes a key, returns a bool.
+        """
+        return StateMismatch(
+            self.total,
+            [key for key in self.missing if not ignored(key)],
+            [item for item in self.mismatched if not ignored(item[0])],
+            [key for key in self.unexpected if not ignored(key)],
+        )
+
+    def describe(self):
+        """Say counts and first names, and the likely cause, in one line."""
+        parts = []
+        if self.missing:
+            parts.append(
+                f'{len(self.missing)} of {self.total} tensors are missing '
+                f'in the file ({_first(self.missing)})'
+            )
+        if self.mismatched:
+            shapes = [
+                f'{key}: file {tuple(filed)}, network {tuple(wanted)}'
+                for key, filed, wanted in self.mismatched
+            ]
+            parts.append(
+                f'{len(shapes)} of another shape ({_first(shapes, "; ")})'
+            )
+        if self.unexpected:
+            parts.append(
+                f'{len(self.unexpected)} in the file unknown to the network '
+                f'({_first(self.unexpected)})'
+            )
+        return '; '.join(parts) + '. ' + self._cause()
+
+    def _cause(self):
+        stem = 'stem.'
+        if any(key.startswith(stem) for key in self.unexpected):
+            return (
+                "The file has a deep stem ('stem.*', as in ResNetV1c), "
+                'the network has not: use the backbone type that the '
+                'file was trained with.'
+            )
+        if any(key.startswith(stem) for key in self.missing):
+            return (
+                "The network has a deep stem ('stem.*', as in "
+                'ResNetV1c), the file has not: use the backbone type '
+                'that the file was trained with.'
+            )
+        if (
+            len(self.mismatched) == 1
+            and not self.missing
+            and not self.unexpected
+        ):
+            _, filed, wanted = self.mismatched[0]
+            if _input_channels_differ(filed, wanted):
+                return (
+                    f'The file takes {filed[1]} input channels, the network '
+                    f'{wanted[1]}: set in_channels={filed[1]}, or adapt the '
+                    "weights (student_stem='sum' in a distiller)."
+                )
+        if self.missing and not self.mismatched and not self.unexpected:
+            return (
+                'The file is partial, or made for a shallower network: '
+                'check type, depth and variant.'
+            )
+        return 'Use the same type, depth and variant in both.'
+
+
+def load_backbone_strict(module, checkpoint, prefix='', role='teacher'):
+    """Load a backbone so that every tensor comes from the file.
+
+    mmengine's ``Pretrained`` loads what fits and only warns about the rest;
+    a teacher that is half random would go unnoticed.  Heads of a classifier
+    (``fc.``, ``head.``, ``classifier.``) may stand in the file when no prefix
+    is given.  Integer tensors (BatchNorm's step counter, tables of indices)
+    may be missing, for they are not learned.
+
+    Args:
+        module (nn.Module): The backbone; changed in place.
+        checkpoint (str): File, URL, ``torchvision://``, ``open-mmlab://``,
+            anything that mmengine reads.  The weights may be nested under
+            ``state_dict`` or ``model``.
+        prefix (str): Part of the keys that comes before the backbone's own
+            names, e.g. ``'backbone.'``.  Defaults to ''.
+        role (str): Who is loaded, for messages.  Defaults to 'teacher'.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, holds nothing under
+            ``prefix``, or does not match ``module`` key by key and shape by
+            shape.
+    """
+    state = read_state_dict(checkpoint, role=role)
+    state = select_prefix(state, prefix, module, checkpoint, role)
+    if not prefix:
+        names = set(module.state_dict())
+        state = {
+            key: value
+            for key, value in state.items()
+            if key in names or not key.startswith(HEAD_PREFIXES)
+        }
+    mismatch = compare_state(module, state)
+    if mismatch:
+        raise CheckpointError(
+            f"{role} checkpoint '{checkpoint}' does not fit "
+            f'{type(module).__name__}: {mismatch.describe()}'
+        )
+    module.load_state_dict(state, strict=False)
+    print_log(
+        f'{role}: {len(state)} tensors from {_identity(checkpoint)}',
+        logger='current',
+    )
+
+
+def read_state_dict(
+    checkpoint, role='pretrained', nested=('state_dict', 'model')
+):
+    """Read the weights of a checkpoint.
+
+    Args:
+        checkpoint (str): See :func:`load_backbone_strict`.
+        role (str): Who is loaded, for messages.
+        nested (tuple[str]): Keys under which weights may be found.
+
+    Returns:
+        dict[str, Tensor]: The weights, without a common ``module.`` that
+        data-parallel training leaves.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable or holds no weights.
+    """
+    content = read_checkpoint(checkpoint, role)
+    for key in nested:
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    state = {
+        key: value
+        for key, value in content.items()
+        if isinstance(key, str) and torch.is_tensor(value)
+    }
+    if not state:
+        raise CheckpointError(
+            f"{role} checkpoint '{checkpoint}' holds no weights: expected a "
+            f'dict of tensors, alone or under one of {list(nested)}, got a '
+            f'dict with keys {sorted(map(str, content))[:6]}.'
+        )
+    if all(key.startswith('module.') for key in state):
+        state = {key[len('module.') :]: v for key, v in state.items()}
+    return state
+
+
+def read_checkpoint(checkpoint, role='pretrained'):
+    """Read a checkpoint through mmengine's loader, on CPU.
+
+    Args:
+        checkpoint (str): See :func:`load_backbone_strict`.
+        role (str): Who is loaded, for messages.
+
+    Returns:
+        dict: The content of the file.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable, or is no dict.
+    """
+    if not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint):
+        raise CheckpointError(
+            f'{role} checkpoint: expected a file name or URL, got '
+            f'{checkpoint!r}. {_sources(role)}'.rstrip()
+        )
+    try:
+        content = CheckpointLoader.load_checkpoint(
+            str(checkpoint), map_location='cpu', logger='silent'
+        )
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{role} checkpoint '{checkpoint}' does not exist. "
+            f'{_sources(role)}'.rstrip()
+        ) from error
+    except Exception as error:  # a broken file can raise about anything
+        raise CheckpointError(
+            f"{role} checkpoint '{checkpoint}' cannot be read "
+            f'({type(error).__name__}: {_one_line(error)}). If it is a URL, '
+            'download it by hand and give the path; if it is a file, it is '
+            'truncated or not written by torch.save.'
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{role} checkpoint '{checkpoint}': expected a dict, got a "
+            f'{type(content).__name__}.'
+        )
+    return content
+
+
+def select_prefix(state, prefix, module, checkpoint, role='pretrained'):
+    """Keep the keys that begin with ``prefix``, and cut it off.
+
+    Args:
+        state (dict[str, Tensor]): Weights of a file.
+        prefix (str): With or without the final dot; '' keeps all.
+        module (nn.Module): The network to load, to find a better prefix.
+        checkpoint (str): Name of the file, for messages.
+        role (str): Who is loaded, for messages.
+
+    Returns:
+        dict[str, Tensor]: The selected weights.
+
+    Raises:
+        CheckpointError: No key begins with ``prefix``, or none of those that
+            do is one of the module's while another prefix would fit.
+    """
+    if prefix and not prefix.endswith('.'):
+        prefix += '.'
+    selected = {
+        key[len(prefix) :]: value
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+    names = module.state_dict().keys()
+    if any(key in names for key in selected):
+        return selected
+    candidates = _fitting_prefixes(state, names)
+    if selected and not candidates:
+        return selected  # another architecture: the comparison names it
+    message = (
+        f"{role} checkpoint '{checkpoint}': no key under prefix "
+        f"'{prefix}' belongs to {type(module).__name__}. "
+    )
+    if candidates:
+        message += (
+            ' or '.join(
+                f"Keys begin with '{p}': set prefix='{p}'" for p in candidates
+            )
+            + '.'
+        )
+    else:
+        tops = sorted({key.split('.')[0] + '.' for key in state})
+        message += (
+            f'The file holds {len(state)} tensors that begin with '
+            f'{_first(tops)}; none of them fits this network.'
+        )
+    raise CheckpointError(message)
+
+
+def compare_state(module, state):
+    """Compare weights with a module, without changing either.
+
+    The module's own hooks that prepare weights for loading (resized position
+    embeddings, :func:`adapt_input_channels`) are honoured.
+
+    Args:
+        module (nn.Module): The network.
+        state (dict[str, Tensor]): Weights, named as in the module.
+
+    Returns:
+        StateMismatch: False in a boolean context if all agrees.
+    """
+    prepared = _run_load_hooks(module, state)
+    own = module.state_dict()
+    result = StateMismatch(total=len(own))
+    for key, value in own.items():
+        if key in prepared:
+            if prepared[key].shape != value.shape:
+                result.mismatched.append(
+                    (key, prepared[key].shape, value.shape)
+                )
+        elif key not in state and value.is_floating_point():
+            # What a hook removes on purpose is rebuilt by the module.
+            result.missing.append(key)
+    result.unexpected = [key for key in prepared if key not in own]
+    return result
+
+
+def adapt_input_channels(module, mode='sum'):
+    """Let a stem load weights that were made for other input channels.
+
+    Registers a hook that changes the first convolution's weights while they
+    are loaded, by ``load_state_dict`` or by mmengine's ``Pretrained``.  The
+    idea of reducing over the input channels is timm's
+    (``timm.models.adapt_input_conv``), which sums.  With C channels in the
+    module each gets 1/C of the reduced kernel, so that C equal channels give
+    the answer that one channel would.  Weights that fit already are left
+    alone.
+
+    Args:
+        module (nn.Module): The backbone; its first ``nn.Conv2d`` whose number
+            of input channels alone differs from the file's is adapted.
+        mode (str): ``'sum'``: a grey image gives the response that it gave
+            when repeated over all of the file's channels.  ``'mean'``: the
+            mean kernel, a response smaller by the file's channels.
+
+    Raises:
+        ConfigError: ``mode`` is neither.
+    """
+    if mode not in ('sum', 'mean'):
+        raise ConfigError(
+            f"input channel adaptation must be 'sum' or 'mean', got {mode!r}."
+        )
+    module._register_load_state_dict_pre_hook(
+        partial(_reduce_stem, mode=mode), with_module=True
+    )
+
+
+def _reduce_stem(module, state_dict, prefix, *_, mode):
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+            continue
+        key = f'{prefix}{name}.weight' if name else f'{prefix}weight'
+        weight = state_dict.get(key)
+        if weight is None or not _input_channels_differ(
+            weight.shape, layer.weight.shape
+        ):
+            continue
+        reduced = getattr(weight, mode)(dim=1, keepdim=True)
+        channels = layer.in_channels
+        state_dict[key] = reduced.repeat(1, channels, 1, 1) / channels
+        return
+
+
+def state_hash(module):
+    """Fingerprint all parameters and buffers of a module.
+
+    Args:
+        module (nn.Module): Any module.
+
+    Returns:
+        str: Hexadecimal SHA-256 over names, types, shapes and bytes.
+    """
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f'{name}|{value.dtype}|{tuple(value.shape)}|'.encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def file_sha256(path):
+    """Hexadecimal SHA-256 of a file, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _run_load_hooks(module, state):
+    """Apply the hooks that loading would apply, to a copy."""
+    state = dict(state)
+    for name, layer in module.named_modules():
+        prefix = f'{name}.' if name else ''
+        for hook in layer._load_state_dict_pre_hooks.values():
+            hook(state, prefix, {}, True, [], [], [])
+    return state
+
+
+def _fitting_prefixes(state, names):
+    """Prefixes under which the file holds most of the wanted names."""
+    names = list(names)
+    probes = {names[0], names[len(names) // 2], names[-1]} if names else set()
+    scores = {}
+    for key in state:
+        for probe in probes:
+            if key.endswith('.' + probe):
+                prefix = key[: -len(probe)]
+                scores[prefix] = sum(prefix + n in state for n in names)
+    best = max(scores.values(), default=0)
+    # Below a tenth it is chance: 'layer1.0.' holds a 'conv1.weight' too.
+    return [
+        prefix
+        for prefix, score in scores.items()
+        if score == best and 10 * score > len(names)
+    ]
+
+
+def _input_channels_differ(filed, wanted):
+    """Whether two convolution shapes differ in input channels alone."""
+    return (
+        len(filed) == 4
+        and filed[1] != wanted[1]
+        and filed[0] == wanted[0]
+        and filed[2:] == wanted[2:]
+    )
+
+
+def _first(names, joint=', '):
+    shown = joint.join(str(n) for n in names[:_NAMES_SHOWN])
+    return shown + (', ...' if len(names) > _NAMES_SHOWN else '')
+
+
+def _identity(checkpoint):
+    path = os.path.expanduser(checkpoint)
+    if os.path.isfile(path):
+        return f'{checkpoint} (sha256 {file_sha256(path)[:8]})'
+    return str(checkpoint)
+
+
+def _sources(role):
+    return _TEACHER_SOURCES if role.startswith('teacher') else ''
+
+
+def _one_line(error):
+    return ' '.join(str(error).split())[:200]

@@ -1,0 +1,41 @@
+import torch
+from torch import Tensor, nn
+
+from mmcmcd.errors import ConfigError
+
+
+def embed(features, projector: nn.Module | None = None) -> Tensor:
+    """Turn the output of a backbone into one embedding per sample.
+
+    Args:
+        features (Tensor | tuple): Output of an mmpretrain or mmseg backbone;
+            of a tuple the last stage is taken. A map (B, C, H, W) or tokens
+            (B, L, C) are averaged, vectors (B, C) are taken as they are.
+        projector (nn.Module, optional): A neck, given ``((B, C, 1, 1), )``,
+            so that it may pool by itself or not.
+
+    Returns:
+        Tensor: Embeddings (B, D).
+
+    Raises:
+        ConfigError: The backbone or the projector gives another shape.
+    """
+    rows = _pool(features)
+    if projector is not None:
+        rows = _pool(projector((rows[:, :, None, None],)))
+    return rows
+
+
+def _pool(features) -> Tensor:
+    if isinstance(features, (tuple, list)):
+        features = features[-1]
+    if not torch.is_tensor(features) or not 2 <= features.ndim <= 4:
+        got = getattr(features, 'shape', type(features).__name__)
+        raise ConfigError(
+            'An embedding needs features of shape (B, C), (B, L, C) or '
+            f'(B, C, H, W), but got {got}. Choose another out_type or '
+            'out_indices of the backbone.'
+        )
+    if features.ndim == 4:
+        return features.mean(dim=(2, 3))
+    return features.mean(dim=1) if features.ndim == 3 else features

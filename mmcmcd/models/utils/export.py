@@ -1,0 +1,94 @@
+"""Take the student out of a distiller."""
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+
+from ...errors import CheckpointError
+from ...version import __version__
+from .checkpoint import read_checkpoint, read_state_dict
+
+_STUDENT = 'student.'
+_META_KEYS = ('student', 'data_preprocessor', 'epoch', 'iter')
+
+
+def export_student(source, out, meta=None):
+    """Write the student alone, as a backbone that stock configs load.
+
+    The keys are ``backbone.*``, so ``init_cfg=dict(type='Pretrained',
+    checkpoint=..., prefix='backbone.')`` loads the file in mmpretrain and
+    mmseg.  As OpenMMLab's ``publish_model.py`` does, the first 8 digits of
+    the file's SHA-256 end its name.  The file appears at once or not at all.
+
+    Args:
+        source (str | nn.Module): A checkpoint of a distillation run, or the
+            distiller itself.
+        out (str): ``DIR/NAME.pth``; ``DIR/NAME-<sha8>.pth`` is written.
+        meta (dict, optional): Plain values to store beside the weights.  By
+            default those that :class:`StudentExportHook` left in the
+            checkpoint: the student's config, the preprocessing of its
+            images, epoch and iteration.
+
+    Returns:
+        str: The file written.
+
+    Raises:
+        CheckpointError: ``source`` is unreadable or holds no student.
+    """
+    if isinstance(source, torch.nn.Module):
+        state, found = source.state_dict(), {}
+    else:
+        state = read_state_dict(source, role='distillation')
+        found = read_checkpoint(source, role='distillation').get('meta') or {}
+    weights = {
+        f'backbone.{key[len(_STUDENT) :]}': value.detach().cpu().clone()
+        for key, value in state.items()
+        if key.startswith(_STUDENT)
+    }
+    if not weights:
+        raise CheckpointError(_no_student(source, state))
+    found = {key: found[key] for key in _META_KEYS if key in found}
+    found.update(meta or {}, mmcmcd_version=__version__)
+    return _write(dict(state_dict=weights, meta=found), Path(out))
+
+
+def _no_student(source, state):
+    name = f"'{source}'" if isinstance(source, (str, Path)) else 'the model'
+    message = f"{name} holds no student: no key begins with '{_STUDENT}'. "
+    if any(key.startswith('backbone.') for key in state):
+        return message + (
+            "Its keys begin with 'backbone.': it is an exported student (or "
+            'another stock model) already, and can be used as it is.'
+        )
+    tops = sorted({key.split('.')[0] + '.' for key in state})
+    return message + (
+        'Expected a checkpoint of a distillation run (epoch_*.pth in its '
+        f'work directory), got keys that begin with {", ".join(tops[:5])}'
+    )
+
+
+def _write(content, out):
+    """Write atomically, under a name that ends in the content's hash."""
+    # A buffer, because torch stores a file's name within it: the same
+    # weights shall have the same hash under every name.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    stem = re.sub(r'-[0-9a-f]{8}$', '', out.name.removesuffix('.pth'))
+    path = out.with_name(f'{stem}-{hashlib.sha256(data).hexdigest()[:8]}.pth')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp keeps others from reading
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return str(path)
