@@ -1,0 +1,3 @@
+from .metrics import CrossModalRetrieval
+
+__all__ = ['CrossModalRetrieval']

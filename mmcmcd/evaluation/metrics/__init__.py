@@ -1,0 +1,3 @@
+from .cross_modal_retrieval import CrossModalRetrieval
+
+__all__ = ['CrossModalRetrieval']
