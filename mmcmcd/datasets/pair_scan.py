@@ -1,0 +1,308 @@
+"""Find the pairs of a data set on disk, and all that is wrong with them.
+
+Nothing here raises on a faulty pair: faults are collected by kind, so that
+the data set can refuse or drop them and the audit can list them.
+"""
+
+import csv
+import io
+import json
+import os.path as osp
+from collections import defaultdict
+
+from mmengine import fileio
+
+from mmcmcd.errors import ConfigError, DatasetError
+
+_EMPTY = ('', None)
+
+
+class FileIndex:
+    """Answers "does this file exist" by listing each folder only once.
+
+    Args:
+        backend_args (dict, optional): Of the ``mmengine.fileio`` backend.
+    """
+
+    def __init__(self, backend_args=None):
+        self.backend_args = backend_args
+        self._names = {}
+
+    def walk(self, folder):
+        """List the files in ``folder`` and below, relative, sorted."""
+        found = sorted(
+            name.replace('\\', '/')
+            for name in fileio.list_dir_or_file(
+                folder,
+                list_dir=False,
+                recursive=True,
+                backend_args=self.backend_args,
+            )
+        )
+        self._names[folder] = set()
+        for name in found:
+            parent, base = osp.split(name)
+            key = osp.join(folder, parent) if parent else folder
+            self._names.setdefault(key, set()).add(base)
+        return found
+
+    def exists(self, path):
+        """Whether the file is there (hidden files do not count)."""
+        folder, name = osp.split(path)
+        if folder not in self._names:
+            self._names[folder] = self._list(folder)
+        return name in self._names[folder]
+
+    def _list(self, folder):
+        try:
+            return set(
+                fileio.list_dir_or_file(
+                    folder or '.',
+                    list_dir=False,
+                    backend_args=self.backend_args,
+                )
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+
+class FileSpec:
+    """Where the files of one side are: ``<root>/<folder>/<id><suffix>``.
+
+    Args:
+        name (str): Side, or ``'seg_map'``.
+        root (str): Data root.
+        folder (str): Folder below the root, or an absolute one.
+        suffix (str | list[str]): What follows the id in the file name;
+            several are alternatives, of which one must exist.
+    """
+
+    def __init__(self, name, root, folder='', suffix=()):
+        self.name = name
+        self.folder = osp.join(root, folder) if folder else root
+        self.suffixes = (suffix,) if isinstance(suffix, str) else tuple(suffix)
+
+    def __str__(self):
+        suffix = '|'.join(self.suffixes)
+        return f'{self.name} = {osp.join(self.folder, "<id>")}{suffix}'
+
+    def path(self, name):
+        """Path of a file that is named in a list or annotation."""
+        return osp.join(self.folder, name)
+
+    def pair_id(self, name):
+        """``name`` without suffix, or without extension if none fits."""
+        for suffix in self.suffixes:
+            if name.endswith(suffix):
+                return name[: len(name) - len(suffix)]
+        return osp.splitext(name)[0]
+
+    def candidates(self, pair_id, index):
+        """The existing files of this id, at best exactly one."""
+        paths = [self.path(pair_id + suffix) for suffix in self.suffixes]
+        return [path for path in paths if index.exists(path)]
+
+
+def scan_pairs(sides, seg_map=None, ann_file='', index=None):
+    """Find all pairs.
+
+    A file is looked for under the name that the list or annotation gives,
+    otherwise under ``folder/<id><suffix>``.
+
+    Args:
+        sides (dict[str, FileSpec]): By name, at least two.
+        seg_map (FileSpec, optional): Segmentation maps.
+        ann_file (str): ``''`` (take what is in the folders), or a ``.txt``,
+            ``.csv`` or ``.json`` file, see :class:`PairedModalityDataset`.
+        index (FileIndex, optional): File listing to use.
+
+    Returns:
+        tuple[list[dict], dict[str, list[str]], dict]: The complete pairs
+        (keys ``pair_id``, every side's path, and ``group_id``, ``label``,
+        ``seg_map`` where known), the faulty ids by kind of fault, and the
+        ``metainfo`` of the annotation.
+
+    Raises:
+        DatasetError: A folder or list is missing, or cannot be understood.
+    """
+    index = index or FileIndex()
+    rows, metainfo = _read_rows(sides, ann_file, index)
+    columns = {key for row in rows for key in row}
+    specs = dict(sides)
+    if seg_map is not None:
+        specs['seg_map'] = seg_map
+    for name, spec in specs.items():
+        if rows and name not in columns and not spec.suffixes:
+            raise DatasetError(
+                f"'{ann_file}' has no column '{name}', and no suffix says "
+                f'how its files are named. Columns are {sorted(columns)}. '
+                'Rename the column or the side, or give the side a suffix.'
+            )
+    pairs, faults, seen = [], defaultdict(list), set()
+    for number, row in enumerate(rows, 1):
+        pair_id = str(row.get('pair_id', ''))
+        if row.get('pair_id') in _EMPTY:
+            pair_id = _derive_id(row, sides) or f'entry {number}'
+        pair, wrong = _find_pair(pair_id, row, specs, columns, index)
+        if pair_id in seen:
+            wrong = ['listed more than once']
+        seen.add(pair_id)
+        for kind in wrong:
+            faults[kind].append(pair_id)
+        if not wrong:
+            pairs.append(pair)
+    return pairs, dict(faults), metainfo
+
+
+def _find_pair(pair_id, row, specs, columns, index):
+    """Return the pair of one row, and the kinds of its faults."""
+    pair = dict(pair_id=pair_id)
+    names = columns & {'pair_id', 'group_id', 'label', *specs}
+    empty = [name for name in sorted(names) if row.get(name) in _EMPTY]
+    wrong = [f"empty column '{name}'" for name in empty]
+    pair.update((k, row.get(k)) for k in names & {'group_id', 'label'})
+    for name, spec in specs.items():
+        if name in empty:
+            continue
+        if name in columns:
+            path = spec.path(row[name])
+            found = [path] if index.exists(path) else []
+        else:
+            found = spec.candidates(pair_id, index)
+        if len(found) == 1:
+            pair[name] = found[0]
+        else:
+            wrong.append(f'{"several" if found else "no"} {name} file')
+    return pair, wrong
+
+
+def _read_rows(sides, ann_file, index):
+    """Return the rows as dicts, and the metainfo of the annotation."""
+    if not ann_file:
+        return _rows_from_folders(sides, index), {}
+    kind = osp.splitext(ann_file)[1].lower()
+    readers = {'.txt': _rows_from_list, '.csv': _rows_from_csv}
+    if kind not in (*readers, '.json'):
+        raise ConfigError(
+            f"ann_file '{ann_file}' ends with '{kind}'; expected .txt (one "
+            'id a line), .csv or .json.'
+        )
+    try:
+        text = fileio.get_text(ann_file, backend_args=index.backend_args)
+    except FileNotFoundError:
+        raise DatasetError(describe_missing_list(ann_file)) from None
+    if kind == '.json':
+        return _rows_from_json(text, ann_file)
+    return readers[kind](text, sides, ann_file), {}
+
+
+def _rows_from_folders(sides, index):
+    ids = set()
+    for spec in sides.values():
+        try:
+            names = index.walk(spec.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DatasetError(
+                f"The folder of side '{spec.name}', '{spec.folder}', does "
+                'not exist. Check data_root and the folder of this side in '
+                '`sides`.'
+            ) from None
+        own = {spec.pair_id(n) for n in names if n.endswith(spec.suffixes)}
+        if not own:
+            there = ', '.join(names[:5]) or 'no file at all'
+            raise DatasetError(
+                f"No file of side '{spec.name}' in '{spec.folder}' ends "
+                f'with {" or ".join(map(repr, spec.suffixes))} (there: '
+                f'{there}). Correct the suffix or folder of this side.'
+            )
+        ids |= own
+    return [dict(pair_id=pair_id) for pair_id in sorted(ids)]
+
+
+def _rows_from_list(text, sides, ann_file):
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        fields = line.split('\t') if '\t' in line else line.split()
+        fields = [field.strip() for field in fields]
+        if len(fields) == 1:
+            rows.append(dict(pair_id=fields[0]))
+        elif len(fields) == len(sides):
+            rows.append(dict(zip(sides, fields, strict=True)))
+        else:
+            raise DatasetError(
+                f"'{ann_file}', line {number}: {len(fields)} fields, "
+                f'expected one id or {len(sides)} paths '
+                f'({", ".join(sides)}). Separate paths that contain blanks '
+                'by tabs.'
+            )
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise DatasetError(
+            f"'{ann_file}' has lines with one id and lines with paths; use "
+            'one of the two.'
+        )
+    return rows
+
+
+def _rows_from_csv(text, sides, ann_file):
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    rows = []
+    for row in reader:
+        # DictReader files surplus cells under None and fills up with None.
+        if None in row:
+            raise DatasetError(
+                f"'{ann_file}', line {reader.line_num}: more cells than the "
+                f'header has ({len(reader.fieldnames)}). Quote values that '
+                'contain commas.'
+            )
+        rows.append({k.strip(): (v or '').strip() for k, v in row.items()})
+    return rows
+
+
+def _rows_from_json(text, ann_file):
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"'{ann_file}' is not valid JSON: {error}."
+        ) from None
+    metainfo = {}
+    if isinstance(content, dict):
+        metainfo = content.get('metainfo', {})
+        content = content.get('data_list')
+    if not isinstance(content, list) or not all(
+        isinstance(row, dict) for row in content
+    ):
+        raise DatasetError(
+            f"'{ann_file}' must hold a list of objects, or an object whose "
+            "'data_list' is one; each with a key per side."
+        )
+    return [dict(row) for row in content], metainfo
+
+
+def _derive_id(row, sides):
+    """Name a pair after its files; after one if all agree."""
+    return '+'.join(
+        dict.fromkeys(
+            spec.pair_id(row[name])
+            for name, spec in sides.items()
+            if row.get(name)
+        )
+    )
+
+
+def describe_missing_list(ann_file):
+    """Message that a list is missing, with the lists that are there."""
+    folder = osp.dirname(ann_file) or '.'
+    try:
+        names = sorted(fileio.list_dir_or_file(folder, list_dir=False))
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    lists = [n for n in names if n.endswith(('.txt', '.csv', '.json'))]
+    there = ', '.join(lists[:8]) or 'no list at all'
+    return (
+        f"The list '{ann_file}' does not exist. In its folder: {there}. "
+        'Correct ann_file (relative to data_root).'
+    )

@@ -1,0 +1,473 @@
+import logging
+import os.path as osp
+import re
+
+import torch
+from mmengine import fileio
+from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.logging import print_log
+
+from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
+from mmcmcd.registry import DATASETS
+
+from .pair_scan import FileIndex, FileSpec, scan_pairs
+
+_RESERVED = (
+    'pair_id',
+    'group_id',
+    'group_index',
+    'sample_idx',
+    'sides',
+    'label',
+    'gt_label',
+    'seg_map',
+    'seg_map_path',
+)
+
+
+@DATASETS.register_module()
+class PairedModalityDataset(BaseDataset):
+    """Pairs of files, one file for every modality ("side").
+
+    Three ways to say which files belong together:
+
+    * **folders** (no ``ann_file``): every ``<folder>/<id><suffix>``; the id
+      is the path below the folder without the suffix, sub-folders included;
+    * **list** (``ann_file='x.txt'``): one id a line, or the paths of all
+      sides in their order, separated by tabs or blanks;
+    * **annotation** (``ann_file='x.csv'`` or ``'x.json'``): a column (key)
+      for every side, optionally ``pair_id``, ``group_id``, ``label`` (an
+      integer, or a name out of ``metainfo['classes']``) and ``seg_map``. A
+      side without a column is looked for by ``pair_id``. JSON is a list of
+      objects, or ``{"metainfo": {...}, "data_list": [...]}``.
+
+    Paths are relative to ``data_root/folder``.  An item is::
+
+        dict(pair_id='0002', group_id='kitchen_3', group_index=17,
+             sample_idx=5, sides=('source', 'target'),
+             source=dict(img_path=...), target=dict(img_path=...),
+             # where known:
+             gt_label=3, seg_map_path=..., reduce_zero_label=False,
+             label_map=None, seg_fields=[])
+
+    ``group_index`` is an integer that two pairs share exactly if they share
+    the ``group_id`` (default: the ``pair_id``); it counts from 0 over the
+    complete set, before ``indices`` is applied.
+
+    A pair is never mended: unlike in other data sets an unreadable item is
+    not replaced by a random one.
+
+    Args:
+        data_root (str): Root of all relative paths. Defaults to ''.
+        sides (dict[str, dict], optional): ``folder`` (default '') and
+            ``suffix`` (a string, or a list of alternatives) of every side,
+            two or more. Defaults to ``cls.SIDES``.
+        ann_file (str): See above. Defaults to ''.
+        seg_map (dict, optional): ``folder`` and ``suffix`` of the
+            segmentation maps. Defaults to None.
+        group_pattern (str, optional): Regular expression for
+            :func:`re.search` in the ``pair_id``; its first group, or the
+            whole match, is the ``group_id``. Defaults to None.
+        strict (bool): Whether incomplete or duplicate pairs are an error.
+            If not, they are left out and a warning says how many. Defaults
+            to True.
+        on_unreadable (str): What to do when a file turns out to be
+            unreadable: ``'error'``, or ``'skip'``: use the next readable
+            pair instead, at most ``max_skip_fraction`` times. A skipped
+            pair is not tried again. Defaults to 'error'.
+        max_skip_fraction (float): Largest part of the set that may be
+            skipped. Defaults to 0.05.
+        backend_args (dict, optional): Of the file backend that lists the
+            folders. Defaults to None.
+        metainfo, filter_cfg, indices, serialize_data, pipeline, test_mode,
+            lazy_init: See :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        ConfigError: Arguments are unknown or contradict each other.
+        DatasetError: The set is missing, empty or (when strict) faulty.
+        UnreadableFileError: On access to an item whose file is unreadable.
+    """
+
+    SIDES = dict(
+        source=dict(folder='rgb', suffix='.jpg'),
+        target=dict(folder='depth', suffix='.png'),
+    )
+    # How to get the data; added to the message that they are missing.
+    HOWTO = 'Set data_root to the folder that holds the data.'
+
+    def __init__(
+        self,
+        data_root='',
+        sides=None,
+        ann_file='',
+        seg_map=None,
+        group_pattern=None,
+        strict=True,
+        on_unreadable='error',
+        max_skip_fraction=0.05,
+        backend_args=None,
+        metainfo=None,
+        filter_cfg=None,
+        indices=None,
+        serialize_data=True,
+        pipeline=(),
+        test_mode=False,
+        lazy_init=False,
+    ):
+        if on_unreadable not in ('error', 'skip'):
+            raise ConfigError(
+                f"on_unreadable='{on_unreadable}' is unknown; expected "
+                "'error' or 'skip'."
+            )
+        if not 0 <= max_skip_fraction <= 1:
+            raise ConfigError(
+                f'max_skip_fraction={max_skip_fraction} must lie between 0 '
+                'and 1.'
+            )
+        sides = dict(self.SIDES if sides is None else sides)
+        _check_sides(sides)
+        self.side_specs = {
+            name: _file_spec(name, data_root, spec)
+            for name, spec in sides.items()
+        }
+        self.seg_map_spec = (
+            None
+            if seg_map is None
+            else _file_spec('seg_map', data_root, seg_map)
+        )
+        if not ann_file and not all(
+            spec.suffixes for spec in self.side_specs.values()
+        ):
+            raise ConfigError(
+                'Without ann_file every side needs a suffix, e.g. '
+                "sides=dict(source=dict(folder='rgb', suffix='.jpg'), ...)."
+            )
+        self.group_pattern = group_pattern
+        self.strict = strict
+        self.on_unreadable = on_unreadable
+        self.max_skip_fraction = max_skip_fraction
+        self.backend_args = backend_args
+        super().__init__(
+            ann_file=ann_file,
+            metainfo={**(metainfo or {}), 'sides': tuple(sides)},
+            data_root=data_root,
+            data_prefix={},
+            filter_cfg=filter_cfg,
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+        )
+
+    @property
+    def sides(self):
+        """tuple[str]: Names of the sides, in order."""
+        return tuple(self.side_specs)
+
+    def scan(self):
+        """Find all pairs and faults, see :func:`scan_pairs`.
+
+        Returns:
+            tuple[list[dict], dict[str, list[str]]]: Complete pairs, a
+            ``label`` being an integer, and the faulty ids by kind of fault.
+
+        Raises:
+            DatasetError: The data root, a folder or the list is missing.
+        """
+        require_data_root(
+            self.data_root, type(self).__name__, self.HOWTO, self.backend_args
+        )
+        pairs, faults, metainfo = scan_pairs(
+            self.side_specs,
+            self.seg_map_spec,
+            self.ann_file,
+            FileIndex(self.backend_args),
+        )
+        for key, value in metainfo.items():
+            self._metainfo.setdefault(key, value)
+        classes = list(self._metainfo.get('classes') or ())
+        good = []
+        for pair in pairs:
+            fault = _resolve_label(pair, classes)
+            if fault:
+                faults.setdefault(fault, []).append(pair['pair_id'])
+            else:
+                good.append(pair)
+        return good, faults
+
+    def load_data_list(self):
+        """Find the pairs; refuse or leave out the faulty ones.
+
+        Returns:
+            list[dict]: One item a pair.
+
+        Raises:
+            DatasetError: See the class.
+        """
+        pairs, faults = self.scan()
+        if faults:
+            message = self._describe(faults, len(pairs))
+            if self.strict:
+                raise DatasetError(
+                    f'{message} Mend the files or the list (tools/misc/'
+                    'audit_pairs.py lists every fault), or set strict=False '
+                    'to use the complete pairs only.'
+                )
+            print_log(
+                f'{message} They are left out (strict=False).',
+                logger='current',
+                level=logging.WARNING,
+            )
+        if not pairs:
+            where = self.ann_file or self.data_root
+            raise DatasetError(
+                f"{type(self).__name__} found no pair in '{where}'. "
+                f'Expected {self._expected()}.'
+            )
+        groups = {}
+        items = []
+        for pair in pairs:
+            item = self.to_item(pair)
+            item['group_id'] = group_id = self._group_id(pair)
+            item['group_index'] = groups.setdefault(group_id, len(groups))
+            items.append(item)
+        return items
+
+    def to_item(self, pair):
+        """Turn a pair found by :meth:`scan` into what a pipeline takes.
+
+        Args:
+            pair (dict): Of :meth:`scan`.
+
+        Returns:
+            dict: See the class; without ``group_id`` and ``group_index``.
+        """
+        item = dict(pair_id=pair['pair_id'], sides=self.sides)
+        for side in self.sides:
+            item[side] = dict(img_path=pair[side])
+        if 'label' in pair:
+            item['gt_label'] = pair['label']
+        if 'seg_map' in pair:
+            item.update(
+                seg_map_path=pair['seg_map'],
+                reduce_zero_label=False,
+                label_map=None,
+                seg_fields=[],
+            )
+        return item
+
+    def _group_id(self, pair):
+        if self.group_pattern is None:
+            return str(pair.get('group_id', pair['pair_id']))
+        if 'group_id' in pair:
+            raise ConfigError(
+                f"group_pattern is set, but '{self.ann_file}' has a column "
+                'group_id already. Remove one of them.'
+            )
+        match = re.search(self.group_pattern, pair['pair_id'])
+        if match is None:
+            raise ConfigError(
+                f"group_pattern '{self.group_pattern}' does not match "
+                f"pair_id '{pair['pair_id']}'; it must match every one."
+            )
+        return match[1] if match.re.groups else match[0]
+
+    def _expected(self):
+        specs = list(self.side_specs.values())
+        if self.seg_map_spec is not None:
+            specs.append(self.seg_map_spec)
+        return ', '.join(map(str, specs))
+
+    def _describe(self, faults, num_good):
+        bad = len({name for names in faults.values() for name in names})
+        lines = '; '.join(
+            f'{kind}: {len(names)} ({", ".join(names[:5])}'
+            f'{", ..." if len(names) > 5 else ""})'
+            for kind, names in faults.items()
+        )
+        where = self.ann_file or self.data_root or '.'
+        return (
+            f"{type(self).__name__} in '{where}': {bad} faulty and "
+            f'{num_good} complete pairs. {lines}. Expected '
+            f'{self._expected()}.'
+        )
+
+    def full_init(self):
+        """Load the list, and open the books on skipped pairs."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        self._skipped = _SharedFlags(len(self))
+
+    def get_subset_(self, indices):
+        """See :meth:`mmengine.dataset.BaseDataset.get_subset_`."""
+        super().get_subset_(indices)
+        self._skipped = _SharedFlags(len(self))
+
+    def get_subset(self, indices):
+        """See :meth:`mmengine.dataset.BaseDataset.get_subset`."""
+        subset = super().get_subset(indices)
+        subset._skipped = _SharedFlags(len(subset))
+        return subset
+
+    @property
+    @force_full_init
+    def num_skipped(self):
+        """int: Different pairs skipped so far, by all loader workers."""
+        return self._skipped.count()
+
+    def prepare_data(self, idx):
+        """Run the pipeline on one pair.
+
+        Args:
+            idx (int): Index of the pair.
+
+        Returns:
+            Any: What the pipeline returns.
+
+        Raises:
+            UnreadableFileError: A file cannot be read, or a transform
+                rejected the pair.
+        """
+        info = self.get_data_info(idx)
+        pair_id = info['pair_id']
+        try:
+            data = self.pipeline(info)
+        except UnreadableFileError as error:
+            if repr(pair_id) in str(error):
+                raise
+            raise UnreadableFileError(f'Pair {pair_id!r}: {error}') from error
+        if data is None:
+            raise UnreadableFileError(
+                f"Pair '{pair_id}' was rejected: a transform of the "
+                'pipeline returned None.'
+            )
+        return data
+
+    @force_full_init
+    def __getitem__(self, idx):
+        """Return the pair, or under ``'skip'`` the next readable one."""
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f'{idx} is out of range ({len(self)} pairs).')
+        if self.on_unreadable == 'error':
+            return self.prepare_data(idx)
+        for step in range(len(self)):
+            current = (idx + step) % len(self)
+            if self._skipped.get(current):
+                continue
+            try:
+                return self.prepare_data(current)
+            except UnreadableFileError as error:
+                self._skip(current, error)
+        raise DatasetError(f'{type(self).__name__}: no pair is readable.')
+
+    def _skip(self, idx, error):
+        self._skipped.set(idx)
+        print_log(
+            f'Skipped the whole pair. {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
+        count = self._skipped.count()
+        if count > self.max_skip_fraction * len(self):
+            names = [
+                self.get_data_info(i)['pair_id']
+                for i in self._skipped.first(5)
+            ]
+            raise DatasetError(
+                f'{count} of {len(self)} pairs are unreadable, more than '
+                f'max_skip_fraction={self.max_skip_fraction}: '
+                f'{", ".join(names)}{", ..." if count > 5 else ""}. The '
+                f'last reason: {error} Run tools/misc/audit_pairs.py and '
+                'mend the files.'
+            ) from error
+
+
+class _SharedFlags:
+    """One flag per item, in memory that loader workers share.
+
+    Setting a flag twice counts once, so no lock is needed.
+    """
+
+    def __init__(self, length):
+        self._flags = torch.zeros(length, dtype=torch.uint8).share_memory_()
+
+    def __deepcopy__(self, memo):
+        # A deep copy of a shared tensor would not be shared.
+        other = _SharedFlags(len(self._flags))
+        other._flags.copy_(self._flags)
+        return other
+
+    def get(self, idx):
+        return bool(self._flags[idx])
+
+    def set(self, idx):
+        self._flags[idx] = 1
+
+    def count(self):
+        return int(self._flags.sum())
+
+    def first(self, number):
+        return self._flags.nonzero().flatten()[:number].tolist()
+
+
+def require_data_root(data_root, owner, howto, backend_args=None):
+    """Stop with one helpful message when the data are not there.
+
+    Args:
+        data_root (str): The folder; '' is the current one.
+        owner (str): Name of the data set class.
+        howto (str): How to get the data.
+        backend_args (dict, optional): Of the file backend.
+
+    Raises:
+        DatasetError: There is no such folder.
+    """
+    if data_root and not fileio.isdir(data_root, backend_args=backend_args):
+        place = data_root if '://' in data_root else osp.abspath(data_root)
+        raise DatasetError(
+            f"{owner}: the data root '{data_root}' does not exist (looked "
+            f"for '{place}'). {howto}"
+        )
+
+
+def _resolve_label(pair, classes):
+    """Make the label an integer; return the kind of fault, if any."""
+    label = pair.get('label')
+    if label is None:
+        return None
+    if label in classes:
+        label = classes.index(label)
+    try:
+        pair['label'] = int(label)
+    except (TypeError, ValueError):
+        return "label is no integer and not among metainfo['classes']"
+    if pair['label'] < 0 or (classes and pair['label'] >= len(classes)):
+        return 'label out of range'
+    return None
+
+
+def _check_sides(sides):
+    if len(sides) < 2:
+        raise ConfigError(
+            f'`sides` names {list(sides)}; expected two or more, e.g. '
+            "dict(source=dict(folder='rgb', suffix='.jpg'), "
+            "target=dict(folder='depth', suffix='.png'))."
+        )
+    taken = [name for name in sides if name in _RESERVED]
+    if taken:
+        raise ConfigError(
+            f'{taken} cannot be names of sides, the items use them for '
+            'something else.'
+        )
+
+
+def _file_spec(name, data_root, spec):
+    unknown = set(spec) - {'folder', 'suffix'}
+    if unknown:
+        raise ConfigError(
+            f"'{name}' has the unknown keys {sorted(unknown)}; expected "
+            'folder and suffix.'
+        )
+    return FileSpec(name, data_root or '', **spec)

@@ -1,0 +1,39 @@
+"""Print a whole config, with everything it inherits."""
+
+import argparse
+
+import rich.console
+from mmengine.config import DictAction
+
+from mmcmcd.apis import load_config, run_tool
+
+
+def parse_args():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Print the whole config')
+    parser.add_argument(
+        'config', help='config file, or mmcmcd::NAME for a packaged one'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as key=value; lists as '
+        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
+        'without white space',
+    )
+    return parser.parse_args()
+
+
+def main():
+    """Print."""
+    args = parse_args()
+    cfg = load_config(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    console = rich.console.Console(soft_wrap=True)
+    console.print(cfg.pretty_text, markup=False)
+
+
+if __name__ == '__main__':
+    run_tool(main)
