@@ -1,0 +1,52 @@
+# Step 3 of the tiny recipe: ResNet-18 at 160x120, 50 labels unless
+# train_dataloader.dataset.ann_file says otherwise.
+_base_ = './depth_nyu_fcn_r50.py'
+
+_load_tiny = dict(
+    type='mmcmcd.LoadDepthFromFile', depth_scale=25.5, expected_dtype='uint8')
+_encode = [
+    dict(type='mmcmcd.NormalizeDepth', mode='range', max_depth=10.),
+    dict(type='PackSegInputs'),
+]
+train_pipeline = [
+    _load_tiny,
+    dict(type='LoadAnnotations'),
+    dict(
+        type='RandomResize',
+        scale=(160, 120),
+        ratio_range=(0.8, 1.6),
+        keep_ratio=True,
+        interpolation='nearest'),
+    dict(type='RandomCrop', crop_size=(96, 128)),
+    dict(type='RandomFlip', prob=0.5),
+    *_encode,
+]
+test_pipeline = [
+    _load_tiny,
+    dict(type='Resize', scale=(160, 120), interpolation='nearest'),
+    dict(type='LoadAnnotations'),
+    *_encode,
+]
+_data = dict(
+    data_root='{{$MMCMCD_REALDATA:data}}/nyuv2/',
+    data_prefix=dict(img_path='depth', seg_map_path='label'))
+train_dataloader = dict(
+    num_workers=1,
+    dataset=dict(**_data, ann_file='few_50.txt', pipeline=train_pipeline))
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(**_data, ann_file='val.txt', pipeline=test_pipeline))
+test_dataloader = val_dataloader
+model = dict(
+    data_preprocessor=dict(size=(96, 128)),
+    backbone=dict(depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
+    decode_head=dict(in_channels=512, channels=128),
+    auxiliary_head=None)
+optim_wrapper = dict(
+    type='mmcmcd.CPUAmpOptimWrapper', optimizer=dict(fused=True))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
+    dict(type='PolyLR', power=0.9, begin=50, end=300, by_epoch=False),
+]
+train_cfg = dict(max_iters=300, val_interval=300)
+default_hooks = dict(checkpoint=dict(interval=300))
