@@ -8,18 +8,23 @@ from mmcmcd import compat
 
 
 def test_missing_packages_are_named_with_the_command():
-    with pytest.raises(ImportError, match=r'no_such_a, no_such_b, which are '
-                       r'not installed.*pip install "mmcmcd\[onedl\]"'):
+    with pytest.raises(
+        ImportError,
+        match=r'no_such_a, no_such_b, which are '
+        r'not installed.*pip install "mmcmcd\[onedl\]"',
+    ):
         compat.require_packages(('torch', 'no_such_a', 'no_such_b'))
 
 
 def test_config_packages_are_known():
     from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
+
     assert MODULE2PACKAGE['mmcmcd'] == 'mmcmcd'
     pytest.importorskip('mmseg')
-    cfg = Config.fromstring("_base_ = 'mmseg::_base_/default_runtime.py'",
-                            '.py')
+    cfg = Config.fromstring(
+        "_base_ = 'mmseg::_base_/default_runtime.py'", '.py'
+    )
     assert cfg.default_scope == 'mmseg'
 
 
@@ -28,14 +33,15 @@ def test_torchvision_of_another_build_is_repaired(tmp_path):
     package = tmp_path / 'torchvision'
     package.mkdir()
     (package / '__init__.py').write_text(
-        textwrap.dedent('''
+        textwrap.dedent("""
         import torch
         @torch.library.register_fake('torchvision::nms')
         def fake(dets, scores, iou_threshold):
             return dets
         whole = True
-        '''))
-    code = textwrap.dedent('''
+        """)
+    )
+    code = textwrap.dedent("""
         import sys
         sys.path.insert(0, sys.argv[1])
         try:
@@ -49,7 +55,10 @@ def test_torchvision_of_another_build_is_repaired(tmp_path):
         assert torchvision.whole
         compat.repair_torchvision()  # a second call changes nothing
         print('repaired')
-        ''')
-    done = subprocess.run([sys.executable, '-c', code, str(tmp_path)],
-                          capture_output=True, text=True)
+        """)
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip().endswith('repaired'), done.stderr

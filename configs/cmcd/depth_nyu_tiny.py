@@ -49,7 +49,7 @@ val_dataloader = dict(
     num_workers=1,
     dataset=dict(data_root=_root, ann_file='val.txt', pipeline=test_pipeline))
 test_dataloader = val_dataloader
-_teacher = 'work_dirs/simclr_r18_nyu_tiny_rgb/epoch_60.pth'
+_teacher = 'work_dirs/simclr_r18_nyu_tiny_rgb/epoch_50.pth'
 model = dict(
     teacher=dict(depth=18, init_cfg=dict(checkpoint=_teacher)),
     student=dict(depth=18),

@@ -33,6 +33,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
+    batch_size=64,
     num_workers=1,
     dataset=dict(
         data_root='{{$MMCMCD_REALDATA:data}}/nyuv2/',
@@ -43,10 +44,10 @@ model = dict(
     neck=dict(in_channels=512, hid_channels=512))
 optim_wrapper = dict(type='mmcmcd.CPUAmpOptimWrapper')
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, begin=0, end=10, by_epoch=True,
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=5, by_epoch=True,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=50, begin=10, end=60, by_epoch=True,
+    dict(type='CosineAnnealingLR', T_max=45, begin=5, end=50, by_epoch=True,
          convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=60)
-default_hooks = dict(checkpoint=dict(interval=60))
+train_cfg = dict(max_epochs=50)
+default_hooks = dict(checkpoint=dict(interval=50))

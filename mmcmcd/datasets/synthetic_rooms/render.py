@@ -6,8 +6,8 @@ from mmcmcd.errors import ConfigError
 
 from ..nyu_meta import IGNORE_INDEX
 from .camera import choose_camera, develop, sense_depth
-from .furniture import CLASS_ID
 from .materials import albedo, noise
+from .pieces import CLASS_ID
 from .raycast import SURFACE_OFFSET, cast, surface, visible
 from .scene import build_room
 

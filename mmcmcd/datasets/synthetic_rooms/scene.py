@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import furniture as f
+from .pieces import CLASS_ID, hsv, material, plain
 from .raycast import Group
 
 _TRIES = 40
@@ -43,15 +44,15 @@ class _Builder:
         self.footprints = []
         self.wall_rects = [[] for _ in range(4)]
         self.parts = [
-            (f.CLASS_ID['floor'], paint['floor']),
-            (f.CLASS_ID['ceiling'], paint['ceiling']),
-            *[(f.CLASS_ID['wall'], paint[f'wall{i}']) for i in range(4)],
+            (CLASS_ID['floor'], paint['floor']),
+            (CLASS_ID['ceiling'], paint['ceiling']),
+            *[(CLASS_ID['wall'], paint[f'wall{i}']) for i in range(4)],
         ]
 
     def put(self, piece, x, y, yaw, shadow=True):
         """Add a piece at a place, whatever is there."""
         # The light of a lamp stands in its shade, which must not dim it.
-        shadow &= piece.boxes[0][2] != f.CLASS_ID['lamp']
+        shadow &= piece.boxes[0][2] != CLASS_ID['lamp']
         low, high = (
             np.array([box[i] for box in piece.boxes], np.float32)[:, :, None]
             for i in (0, 1)
@@ -62,7 +63,7 @@ class _Builder:
         self.groups.append(Group(origin, cos, sin, low, high, first, shadow))
         self.parts += [(box[2], box[3]) for box in piece.boxes]
         for box in piece.boxes:
-            if box[3].emission and box[2] == f.CLASS_ID['lamp']:
+            if box[3].emission and box[2] == CLASS_ID['lamp']:
                 middle = (box[0] + box[1]) / 2
                 self.lights.append(
                     [x + cos * middle[0] - sin * middle[1],
@@ -204,19 +205,19 @@ def _paint(rng):
     """Materials of floor, ceiling and walls."""
     hue, strong = rng.random(), rng.random() < 0.25
     saturation = rng.uniform(0.3, 0.6) if strong else rng.uniform(0, 0.25)
-    main = f.hsv(hue, saturation, rng.uniform(0.6, 0.97))
-    second = f.hsv(hue + rng.normal(0, 0.1), saturation * 1.3, 0.7)
+    main = hsv(hue, saturation, rng.uniform(0.6, 0.97))
+    second = hsv(hue + rng.normal(0, 0.1), saturation * 1.3, 0.7)
     kind = str(rng.choice(['plain', 'stripes', 'wainscot', 'dots'],
                           p=[0.65, 0.12, 0.13, 0.1]))  # fmt: skip
     scale = rng.uniform(0.8, 1.1) if kind == 'wainscot' else 0.3
     if kind in ('stripes', 'dots'):
         second = main * rng.uniform(0.85, 0.95)
-    wall = f.material(rng, kind, [main, second, f.hsv(0, 0, 0.95)], scale)
+    wall = material(rng, kind, [main, second, hsv(0, 0, 0.95)], scale)
     walls = {f'wall{i}': wall for i in range(4)}
     if rng.random() < 0.25:
-        accent = f.hsv(rng.random(), rng.uniform(0.3, 0.7), 0.7)
-        walls[f'wall{rng.integers(4)}'] = f.material(rng, 'plain', [accent])
-    ceiling = f.plain(rng, (0, 0.08), (0.82, 1))
+        accent = hsv(rng.random(), rng.uniform(0.3, 0.7), 0.7)
+        walls[f'wall{rng.integers(4)}'] = material(rng, 'plain', [accent])
+    ceiling = plain(rng, (0, 0.08), (0.82, 1))
     return dict(walls, ceiling=ceiling, floor=_floor(rng))
 
 
@@ -224,16 +225,16 @@ def _floor(rng):
     kind = rng.choice(['planks', 'tiles', 'carpet'], p=[0.45, 0.25, 0.3])
     if kind == 'planks':
         hue = rng.uniform(0.04, 0.11)
-        main = f.hsv(hue, rng.uniform(0.25, 0.7), rng.uniform(0.35, 0.85))
+        main = hsv(hue, rng.uniform(0.25, 0.7), rng.uniform(0.35, 0.85))
         width = rng.uniform(0.09, 0.2)
         turned = rng.random() < 0.5
-        return f.material(rng, 'planks', [main, main * 0.88], width, turned)
-    main = f.hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.3, 0.9))
+        return material(rng, 'planks', [main, main * 0.88], width, turned)
+    main = hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.3, 0.9))
     if kind == 'tiles':
-        colours = [main, main * rng.uniform(0.4, 0.9), f.hsv(0.1, 0.1, 0.6)]
+        colours = [main, main * rng.uniform(0.4, 0.9), hsv(0.1, 0.1, 0.6)]
         scale, checker = rng.uniform(0.25, 0.6), rng.random() < 0.4
-        return f.material(rng, 'tiles', colours, scale, checker)
-    return f.material(rng, 'carpet', [main, main * 0.75], 0.6)
+        return material(rng, 'tiles', colours, scale, checker)
+    return material(rng, 'carpet', [main, main * 0.75], 0.6)
 
 
 def _bedroom(build, rng):

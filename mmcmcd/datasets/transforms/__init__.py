@@ -1,13 +1,12 @@
 from .depth import (
     ClipDepth,
     DepthToDisparity,
-    DepthToHHA,
-    DepthToNormals,
     FillDepth,
     NormalizeDepth,
     RandomDepthJitter,
     RepeatChannels,
 )
+from .depth_geometry import DepthToHHA, DepthToNormals
 from .formatting import PackPairedInputs
 from .loading import LoadDepthFromFile, LoadImageStrict
 from .paired import OnSide, SharedGeometry

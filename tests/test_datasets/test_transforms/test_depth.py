@@ -11,7 +11,7 @@ from mmcmcd.datasets.transforms import (
     RandomDepthJitter,
     RepeatChannels,
 )
-from mmcmcd.datasets.transforms.depth import (
+from mmcmcd.datasets.transforms.depth_geometry import (
     encode_hha,
     estimate_up,
     surface_normals,
