@@ -1,0 +1,13 @@
+from .progress_hook import ProgressHook
+from .skipped_pairs_hook import SkippedPairsHook
+from .student_export_hook import StudentExportHook
+from .teacher_frozen_hook import TeacherFrozenHook
+from .verify_pretrained_hook import VerifyPretrainedHook
+
+__all__ = [
+    'ProgressHook',
+    'SkippedPairsHook',
+    'StudentExportHook',
+    'TeacherFrozenHook',
+    'VerifyPretrainedHook',
+]

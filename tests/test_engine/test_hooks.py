@@ -1,0 +1,274 @@
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmpretrain.models import ResNet, ResNetV1c
+from torch import nn
+
+from mmcmcd.engine import (
+    SkippedPairsHook,
+    StudentExportHook,
+    TeacherFrozenHook,
+    VerifyPretrainedHook,
+)
+from mmcmcd.errors import CheckpointError, ConfigError
+from mmcmcd.models.utils import adapt_input_channels, file_sha256, state_hash
+
+SMALL = dict(stem_channels=8, base_channels=8)
+THREE_STAGES = dict(
+    num_stages=3,
+    strides=(1, 2, 2),
+    dilations=(1, 1, 1),
+    out_indices=(2,),
+)
+
+
+class Model(BaseModel):
+    def __init__(self, **children):
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+class Teacher:
+    """What the hook needs of a frozen teacher."""
+
+    def __init__(self):
+        self.module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        self.module.eval()
+
+    def state_hash(self):
+        return state_hash(self.module)
+
+
+class Distiller(Model):
+    def __init__(self):
+        super().__init__(student=nn.Linear(2, 2), student_projector=None)
+        self.hidden = (Teacher(),)
+
+    @property
+    def teacher(self):
+        return self.hidden[0]
+
+
+def runner_of(model, trained=None, **kwargs):
+    parameters = list((trained or model).parameters())
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    return SimpleNamespace(
+        model=model,
+        optim_wrapper=OptimWrapper(optimizer),
+        logger=MagicMock(),
+        epoch=0,
+        iter=0,
+        **kwargs,
+    )
+
+
+# VerifyPretrainedHook
+
+
+def student_file(tmp_path, net, prefix='backbone.'):
+    path = str(tmp_path / 'student.pth')
+    state = {prefix + k: v for k, v in net.state_dict().items()}
+    torch.save(dict(state_dict=state), path)
+    return path
+
+
+def verify(net, path, prefix='backbone.', **kwargs):
+    net.init_cfg = dict(type='Pretrained', checkpoint=path, prefix=prefix)
+    runner = runner_of(Model(backbone=net))
+    VerifyPretrainedHook(**kwargs).before_run(runner)
+
+
+def test_verify_accepts_what_fits(tmp_path):
+    net = ResNet(18, **SMALL)
+    verify(ResNet(18, **SMALL), student_file(tmp_path, net))
+
+
+@pytest.mark.parametrize(
+    ('network', 'message'),
+    [
+        (dict(depth=34), 'missing in the file'),
+        (dict(depth=18, in_channels=3), 'file takes 1 input channels'),
+        (dict(depth=18, type=ResNetV1c), 'network has a deep stem'),
+        (dict(depth=18, **THREE_STAGES), 'unknown to the'),
+    ],
+)
+def test_verify_refuses_another_network(tmp_path, network, message):
+    path = student_file(tmp_path, ResNet(18, in_channels=1, **SMALL))
+    network = {'in_channels': 1, **network}
+    net = network.pop('type', ResNet)(**network, **SMALL)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        verify(net, path)
+    assert 'backbone: pretrained checkpoint' in str(caught.value)
+
+
+def test_verify_refuses_missing_file_and_wrong_prefix(tmp_path):
+    net = ResNet(18, **SMALL)
+    with pytest.raises(CheckpointError, match=r"'none\.pth' does not exist"):
+        verify(net, 'none.pth')
+    path = student_file(tmp_path, net)
+    with pytest.raises(CheckpointError, match=r"set prefix='backbone\.'"):
+        verify(net, path, prefix='student.')
+    with pytest.raises(CheckpointError, match=r"set prefix='backbone\.'"):
+        verify(net, path, prefix=None)
+
+
+def test_verify_refuses_weights_that_mmengine_would_not_find(tmp_path):
+    net = ResNet(18, **SMALL)
+    path = str(tmp_path / 'x.pth')
+    torch.save(dict(model=net.state_dict()), path)
+    with pytest.raises(CheckpointError, match='holds no weights'):
+        verify(net, path, prefix=None)
+
+
+def test_verify_ignores_what_it_is_told_to(tmp_path):
+    path = student_file(tmp_path, ResNet(18, **SMALL))
+    net = ResNet(18, **THREE_STAGES, **SMALL)
+    verify(net, path, ignore=['layer4'])
+
+
+def test_verify_lets_heads_differ_without_prefix(tmp_path):
+    def model(classes):
+        return Model(backbone=ResNet(18, **SMALL), head=nn.Linear(64, classes))
+
+    path = student_file(tmp_path, model(5), prefix='')
+    target = model(3)
+    target.init_cfg = dict(type='Pretrained', checkpoint=path)
+    VerifyPretrainedHook().before_run(runner_of(target))
+    target = Model(backbone=ResNet(34, **SMALL), head=nn.Linear(64, 3))
+    target.init_cfg = [dict(type='Pretrained', checkpoint=path)]
+    with pytest.raises(CheckpointError, match='model: pretrained'):
+        VerifyPretrainedHook().before_run(runner_of(target))
+
+
+def test_verify_honours_an_adapted_stem(tmp_path):
+    net = ResNet(18, in_channels=1, **SMALL)
+    adapt_input_channels(net, 'sum')
+    verify(net, student_file(tmp_path, ResNet(18, **SMALL)))
+
+
+def test_verify_does_nothing_when_the_runner_tests():
+    net = ResNet(18, **SMALL)
+    net.init_cfg = dict(type='Pretrained', checkpoint='none.pth')
+    runner = SimpleNamespace(model=net, optim_wrapper=None)
+    VerifyPretrainedHook().before_run(runner)
+
+
+# TeacherFrozenHook
+
+
+def test_frozen_teacher_passes():
+    hook, runner = TeacherFrozenHook(interval=1), runner_of(Distiller())
+    hook.before_train(runner)
+    runner.model.student.weight.data += 1
+    hook.after_train_epoch(runner)
+    hook.after_train(runner)
+
+
+def test_teacher_in_the_optimizer_is_refused():
+    model = Distiller()
+    runner = runner_of(model, trained=model.teacher.module)
+    with pytest.raises(RuntimeError, match=r'4 tensors .*0\.weight'):
+        TeacherFrozenHook().before_train(runner)
+
+
+def test_teacher_in_the_model_is_refused():
+    model = Distiller()
+    runner = runner_of(model)
+    model.add_module('copy', model.teacher.module[1])
+    with pytest.raises(RuntimeError, match=r'tensors of the teacher'):
+        TeacherFrozenHook().before_train(runner)
+
+
+def test_change_of_a_statistic_is_noticed():
+    hook, runner = TeacherFrozenHook(interval=2), runner_of(Distiller())
+    hook.before_train(runner)
+    runner.model.teacher.module[1].running_mean += 1e-6
+    hook.after_train_epoch(runner)  # not yet due
+    runner.epoch = 1
+    with pytest.raises(RuntimeError, match='changed since they were loaded'):
+        hook.after_train_epoch(runner)
+    with pytest.raises(RuntimeError, match='changed since they were loaded'):
+        hook.after_train(runner)
+
+
+def test_teacher_in_training_mode_is_noticed():
+    hook, runner = TeacherFrozenHook(), runner_of(Distiller())
+    hook.before_train(runner)
+    runner.model.teacher.module[1].train()
+    with pytest.raises(RuntimeError, match=r'1 modules .*training mode \(1'):
+        hook.after_train(runner)
+
+
+def test_model_without_teacher():
+    runner = runner_of(Model(student=nn.Linear(2, 2)))
+    with pytest.raises(ConfigError, match='got Model'):
+        TeacherFrozenHook().before_train(runner)
+
+
+# SkippedPairsHook
+
+
+def test_skipped_pairs_are_counted_through_wrappers():
+    a, b = SimpleNamespace(num_skipped=2), SimpleNamespace(num_skipped=1)
+    wrapped = SimpleNamespace(
+        dataset=SimpleNamespace(datasets=[a, b, SimpleNamespace()])
+    )
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=wrapped),
+        logger=MagicMock(),
+        epoch=0,
+    )
+    hook = SkippedPairsHook()
+    hook.after_train_epoch(runner)
+    runner.epoch = 1
+    hook.after_train_epoch(runner)
+    a.num_skipped = 6
+    runner.epoch = 2
+    hook.after_train_epoch(runner)
+    lines = [call.args[0] for call in runner.logger.warning.call_args_list]
+    assert len(lines) == 2
+    assert lines[0].startswith('3 unreadable pairs were skipped in epoch 1, 3')
+    assert lines[1].startswith('4 unreadable pairs were skipped in epoch 3, 7')
+
+
+# StudentExportHook
+
+
+def test_student_is_written_and_described(tmp_path):
+    cfg = ConfigDict(
+        model=dict(
+            student=dict(type='ResNet', depth=18),
+            data_preprocessor=dict(target=dict(mean=[0.3], std=[0.1])),
+        )
+    )
+    runner = runner_of(Distiller(), work_dir=str(tmp_path), cfg=cfg)
+    runner.epoch, runner.iter = 3, 12
+    StudentExportHook().after_train(runner)
+    path = (tmp_path / 'last_student').read_text()
+    assert path == str(tmp_path / f'student-{file_sha256(path)[:8]}.pth')
+    content = torch.load(path, weights_only=True)
+    assert set(content['state_dict']) == {'backbone.weight', 'backbone.bias'}
+    meta = content['meta']
+    assert (meta['epoch'], meta['iter']) == (3, 12)
+    assert meta['student'] == dict(type='ResNet', depth=18)
+    assert meta['data_preprocessor'] == dict(mean=[0.3], std=[0.1])
+
+    checkpoint = dict(meta=dict(epoch=1))
+    StudentExportHook().before_save_checkpoint(runner, checkpoint)
+    assert checkpoint['meta']['epoch'] == 1
+    assert checkpoint['meta']['student'] == dict(type='ResNet', depth=18)
+
+
+def test_student_goes_where_it_is_told(tmp_path):
+    runner = runner_of(Distiller(), work_dir='unused', cfg=ConfigDict())
+    StudentExportHook(out_dir=str(tmp_path / 'out')).after_train(runner)
+    assert len(list((tmp_path / 'out').glob('student-*.pth'))) == 1
