@@ -1,0 +1,120 @@
+"""What every tool shares: reading the configuration, ending cleanly."""
+
+import os
+import re
+import sys
+
+from ..errors import ConfigError, UnreadableFileError, UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+# mmengine's registries re-raise ``type(e)('class `X` in mmcmcd/x.py: ...')``.
+_REGISTRY_WRAP = re.compile(r'^class `[^`]+` in [^:]+: ')
+# A DataLoader worker re-raises ``type(e)('Caught ... Original Traceback')``.
+_WORKER_WRAP = re.compile(r'^Caught \w+ in DataLoader worker process \d+\.')
+
+
+def run_tool(main):
+    """Run a tool's ``main`` and exit with a status a script can test.
+
+    A :class:`~mmcmcd.errors.UserError` ends in one line on stderr and status
+    2, without a traceback; any other exception keeps its traceback, because
+    it is a fault of the program.  In a distributed run all processes exit
+    with 2; the message is printed once, by rank 0, except that a file which
+    only one process tried to read is reported by that process.
+
+    Args:
+        main (callable): Takes no argument; returns an exit status or None.
+
+    Raises:
+        SystemExit: Always.
+    """
+    try:
+        status = main()
+    except UserError as error:
+        if _rank() == 0 or isinstance(error, UnreadableFileError):
+            print(f'error: {user_message(error)}', file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    _close_process_group()
+    sys.exit(status)
+
+
+def user_message(error):
+    """Dig out the message that was written for the user.
+
+    mmengine's registries and DataLoader workers wrap an error into another
+    of the same class, with a longer text around the first one's.
+
+    Args:
+        error (UserError): The error as caught.
+
+    Returns:
+        str: The innermost error's own message.
+    """
+    text = str(error)
+    if _WORKER_WRAP.match(text):
+        # The text ends with the worker's traceback, whose last part is
+        # 'package.module.Class: message'.
+        start = rf'^(?:\w+\.)*{type(error).__name__}: '
+        text = re.split(start, text, flags=re.MULTILINE)[-1].strip()
+    while _REGISTRY_WRAP.match(text):
+        text = _REGISTRY_WRAP.sub('', text, count=1)
+    return text
+
+
+def load_config(path):
+    """Read a configuration named on the command line.
+
+    Args:
+        path (str): A file, or ``'package::relative/path.py'`` for one that
+            an installed package ships, e.g. ``'mmcmcd::cmcd/depth_nyu.py'``.
+
+    Returns:
+        mmengine.Config: The configuration.
+
+    Raises:
+        ConfigError: The file, or one that it inherits from, is missing.
+    """
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    package, shipped, name = path.partition('::')
+    if shipped and (package not in MODULE2PACKAGE or '/' not in name):
+        raise ConfigError(
+            f"config '{path}' names no packaged config: expected "
+            "'PACKAGE::FOLDER/FILE.py' with a package of OpenMMLab, e.g. "
+            "'mmcmcd::cmcd/depth_nyu.py'."
+        )
+    if not shipped and not os.path.isfile(path):
+        raise ConfigError(
+            f"config file '{path}' does not exist. Give the path of a file, "
+            'or a config of an installed package, e.g. '
+            "'mmcmcd::cmcd/depth_nyu.py'."
+        )
+    try:
+        if shipped:
+            return Config.fromstring(f'_base_ = {path!r}\n', '.py')
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"config '{path}', or one that it inherits from, does not exist: "
+            f'{error}'
+        ) from error
+
+
+def _rank():
+    from mmengine.dist import get_rank
+
+    return int(os.environ.get('RANK', get_rank()))
+
+
+def _close_process_group():
+    """Torch warns about every process group that is left open."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,148 @@
+"""Test from a configuration: what ``tools/test.py`` does."""
+
+import mmengine
+from mmengine.config import ConfigDict
+from mmengine.evaluator import DumpResults
+
+from ..errors import ConfigError
+from .cli import load_config
+from .train import (
+    build_runner,
+    merge_common,
+    require_checkpoint,
+    set_dataloader_defaults,
+)
+
+
+def test_from_config(
+    config, checkpoint, *, out=None, out_item=None, **options
+):
+    """Test any configuration: distillation, mmpretrain's or mmseg's.
+
+    Args:
+        config (str): See :func:`mmcmcd.apis.load_config`.
+        checkpoint (str): The weights to test.
+        out (str, optional): Where results go: a file (.pkl, .json, .yml), or,
+            for a segmentation config, a directory of label maps.
+        out_item (str, optional): ``'pred'`` or ``'metrics'``. Defaults to
+            None: predictions.
+        **options: See :func:`prepare_test_config`.
+
+    Returns:
+        dict[str, float]: The metrics.
+
+    Raises:
+        ConfigError: ``out_item`` without ``out``.
+    """
+    if out is None and out_item is not None:
+        raise ConfigError('--out-item needs --out, the file to write to.')
+    cfg = load_config(config)
+    prepare_test_config(cfg, config, checkpoint, **options)
+    label_maps = out_item is None and cfg.get('default_scope') == 'mmseg'
+    if out and label_maps:
+        _write_label_maps(cfg, out)
+    runner = build_runner(cfg)
+    if out and not label_maps and out_item != 'metrics':
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
+    metrics = runner.test()
+    if out_item == 'metrics':
+        mmengine.dump(metrics, out)
+    return metrics
+
+
+# It is no test, whatever its name.
+test_from_config.__test__ = False
+
+
+def prepare_test_config(
+    cfg,
+    name,
+    checkpoint,
+    *,
+    work_dir=None,
+    amp=False,
+    show=False,
+    show_dir=None,
+    interval=1,
+    wait_time=2,
+    tta=False,
+    pin_memory=True,
+    cfg_options=None,
+    launcher='none',
+):
+    """Merge what was asked for on the command line into a configuration.
+
+    Args:
+        cfg (Config): The configuration; changed in place.
+        name (str): Its name or path.
+        checkpoint (str): The weights to test.
+        work_dir (str, optional): Where logs go.
+        amp (bool): Test in mixed precision.
+        show (bool): Show predictions in a window.
+        show_dir (str, optional): Write painted predictions to this directory.
+        interval (int): Show every n-th sample.
+        wait_time (float): Seconds that a window stays.
+        tta (bool): Test-time augmentation.
+        pin_memory (bool): False switches it off in the data loader.
+        cfg_options (dict, optional): Dotted keys and their values.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Returns:
+        Config: ``cfg``.
+
+    Raises:
+        CheckpointError: The checkpoint does not exist.
+        ConfigError: The config has no test set, or lacks what ``show`` or
+            ``tta`` needs.
+    """
+    merge_common(cfg, name, work_dir, cfg_options, launcher)
+    if cfg.get('test_dataloader') is None:
+        raise ConfigError(
+            f"config '{name}' has no test_dataloader: set test_dataloader, "
+            'test_evaluator and test_cfg.'
+        )
+    require_checkpoint(checkpoint)
+    cfg.load_from = checkpoint
+    if amp:
+        cfg.test_cfg.fp16 = True
+    if show or show_dir:
+        _show(cfg, show, show_dir, interval, wait_time)
+    if tta:
+        _use_tta(cfg)
+    set_dataloader_defaults(cfg, 'test_dataloader', pin_memory, True)
+    return cfg
+
+
+def _show(cfg, show, show_dir, interval, wait_time):
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise ConfigError(
+            '--show and --show-dir need a visualization hook: set '
+            "default_hooks.visualization=dict(type='VisualizationHook') "
+            "(mmpretrain) or dict(type='SegVisualizationHook') (mmseg)."
+        )
+    hook.update(show=show, wait_time=wait_time, interval=interval)
+    if cfg.get('default_scope') == 'mmseg':
+        hook.draw = True
+        if show_dir:
+            cfg.visualizer.save_dir = show_dir
+    else:
+        hook.update(enable=True, out_dir=show_dir)
+
+
+def _use_tta(cfg):
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ConfigError(
+            '--tta needs tta_model and tta_pipeline in the config.'
+        )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def _write_label_maps(cfg, directory):
+    evaluators = cfg.test_evaluator
+    if isinstance(evaluators, dict):
+        evaluators = [evaluators]
+    for evaluator in evaluators:
+        if evaluator.type.split('.')[-1] == 'IoUMetric':
+            evaluator.update(output_dir=directory, keep_results=True)

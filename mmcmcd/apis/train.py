@@ -1,0 +1,174 @@
+"""Train from a configuration: what ``tools/train.py`` does."""
+
+import os
+
+import torch
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..compat import prepare_cpu_distributed
+from ..errors import CheckpointError, ConfigError
+from .cli import load_config
+
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def train_from_config(config, **options):
+    """Train any configuration: distillation, mmpretrain's or mmseg's.
+
+    Args:
+        config (str): See :func:`mmcmcd.apis.load_config`.
+        **options: See :func:`prepare_train_config`.
+
+    Returns:
+        Runner: The runner, after training.
+    """
+    cfg = prepare_train_config(load_config(config), config, **options)
+    runner = build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def prepare_train_config(
+    cfg,
+    name,
+    *,
+    work_dir=None,
+    resume=None,
+    amp=False,
+    no_validate=False,
+    auto_scale_lr=False,
+    pin_memory=True,
+    persistent_workers=True,
+    cfg_options=None,
+    launcher='none',
+):
+    """Merge what was asked for on the command line into a configuration.
+
+    Args:
+        cfg (Config): The configuration; changed in place.
+        name (str): Its name or path, which names the default work directory
+            ``work_dirs/<stem>``.
+        work_dir (str, optional): Where logs and checkpoints go.
+        resume (str, optional): ``'auto'`` for the newest checkpoint of the
+            work directory, or a file.
+        amp (bool): Mixed precision: float16 or bfloat16 on CUDA, as the
+            config says, bfloat16 on CPU.
+        no_validate (bool): Do not validate while training.
+        auto_scale_lr (bool): Scale the learning rate to the batch size.
+        pin_memory (bool): False switches it off in all data loaders.
+        persistent_workers (bool): False switches them off likewise.
+        cfg_options (dict, optional): Dotted keys and their values.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Returns:
+        Config: ``cfg``.
+
+    Raises:
+        CheckpointError: The checkpoint to resume from does not exist.
+        ConfigError: ``auto_scale_lr`` without a base batch size.
+    """
+    merge_common(cfg, name, work_dir, cfg_options, launcher)
+    if no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        _use_amp(cfg.optim_wrapper)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+        if cfg.load_from:
+            require_checkpoint(cfg.load_from)
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ConfigError(
+                '--auto-scale-lr needs the batch size that the learning rate '
+                'was chosen for: set auto_scale_lr=dict(base_batch_size=...) '
+                'in the config.'
+            )
+        cfg.auto_scale_lr.enable = True
+    for field in DATALOADERS:
+        set_dataloader_defaults(cfg, field, pin_memory, persistent_workers)
+    return cfg
+
+
+def build_runner(cfg):
+    """Build the runner that a configuration asks for.
+
+    Args:
+        cfg (Config): The configuration.
+
+    Returns:
+        Runner: mmengine's, or the one named by ``runner_type``.
+    """
+    prepare_cpu_distributed(cfg)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def merge_common(cfg, name, work_dir, cfg_options, launcher):
+    """Merge the options that training and testing share, in place.
+
+    Args:
+        cfg (Config): The configuration.
+        name (str): See :func:`prepare_train_config`, like the rest.
+        work_dir (str, optional): Where logs and results go.
+        cfg_options (dict, optional): Dotted keys and their values.
+        launcher (str): Job launcher.
+    """
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        stem = os.path.splitext(os.path.basename(name))[0]
+        cfg.work_dir = os.path.join('work_dirs', stem)
+
+
+def set_dataloader_defaults(cfg, field, pin_memory, persistent_workers):
+    """Fill in a data loader's speed options where the config has none.
+
+    Args:
+        cfg (Config): The configuration; changed in place.
+        field (str): Name of the data loader.
+        pin_memory (bool): False switches it off.
+        persistent_workers (bool): False switches them off.
+    """
+    loader = cfg.get(field)
+    if loader is None:
+        return
+    loader.setdefault('pin_memory', torch.cuda.is_available())
+    if not pin_memory:
+        loader.pin_memory = False
+    # Torch refuses persistent workers where there are none.
+    has_workers = loader.get('num_workers', 0) > 0
+    loader.setdefault('persistent_workers', True)
+    if not (persistent_workers and has_workers):
+        loader.persistent_workers = False
+    # mmpretrain's preprocessors want stacked tensors, mmseg's want lists.
+    if cfg.get('default_scope') == 'mmpretrain':
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+
+
+def require_checkpoint(path):
+    """Stop early if a local checkpoint does not exist.
+
+    Args:
+        path (str): File or URL; URLs are not looked up.
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    if '://' not in path and not os.path.isfile(path):
+        raise CheckpointError(f"checkpoint '{path}' does not exist.")
+
+
+def _use_amp(optim_wrapper):
+    if torch.cuda.is_available():
+        optim_wrapper.type = 'AmpOptimWrapper'
+        optim_wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        optim_wrapper.type = 'mmcmcd.CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fp64'):
+            optim_wrapper.pop(key, None)
