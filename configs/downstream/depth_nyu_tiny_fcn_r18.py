@@ -39,14 +39,21 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=(96, 128)),
-    backbone=dict(depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
-    decode_head=dict(in_channels=512, channels=128),
+    # The student's own strides; the head concatenates three stages instead.
+    backbone=dict(depth=18, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)),
+    decode_head=dict(
+        in_channels=[128, 256, 512],
+        in_index=[1, 2, 3],
+        input_transform='resize_concat',
+        channels=128,
+        num_convs=1,
+        concat_input=False),
     auxiliary_head=None)
 optim_wrapper = dict(
-    type='mmcmcd.CPUAmpOptimWrapper', optimizer=dict(fused=True))
+    type='mmcmcd.CPUAmpOptimWrapper', optimizer=dict(lr=1e-3, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', power=0.9, begin=50, end=300, by_epoch=False),
+    dict(type='PolyLR', power=0.9, begin=50, end=500, by_epoch=False),
 ]
-train_cfg = dict(max_iters=300, val_interval=300)
-default_hooks = dict(checkpoint=dict(interval=300))
+train_cfg = dict(max_iters=500, val_interval=500)
+default_hooks = dict(checkpoint=dict(interval=500))

@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import os.path as osp
 import re
@@ -50,9 +51,9 @@ class PairedModalityDataset(BaseDataset):
              gt_label=3, seg_map_path=..., reduce_zero_label=False,
              label_map=None, seg_fields=[])
 
-    ``group_index`` is an integer that two pairs share exactly if they share
-    the ``group_id`` (default: the ``pair_id``); it counts from 0 over the
-    complete set, before ``indices`` is applied.
+    ``group_index`` is a 63-bit integer that two pairs share exactly if they
+    share the data root and the ``group_id`` (default: the ``pair_id``), also
+    across concatenated data sets.
 
     A pair is never mended: unlike in other data sets an unreadable item is
     not replaced by a random one.
@@ -225,14 +226,19 @@ class PairedModalityDataset(BaseDataset):
                 f"{type(self).__name__} found no pair in '{where}'. "
                 f'Expected {self._expected()}.'
             )
-        groups = {}
         items = []
         for pair in pairs:
             item = self.to_item(pair)
-            item['group_id'] = group_id = self._group_id(pair)
-            item['group_index'] = groups.setdefault(group_id, len(groups))
+            item['group_id'] = self._group_id(pair)
+            item['group_index'] = self._group_index(item['group_id'])
             items.append(item)
         return items
+
+    def _group_index(self, group_id):
+        # A hash, not a count: concatenated sets must not share numbers.
+        text = f'{self.data_root}\0{group_id}'.encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        return int.from_bytes(digest, 'big') >> 1  # fits a signed int64
 
     def to_item(self, pair):
         """Turn a pair found by :meth:`scan` into what a pipeline takes.

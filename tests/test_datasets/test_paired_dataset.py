@@ -92,10 +92,11 @@ def test_folder_item_is_complete(tmp_path):
     fake_set(tmp_path, ['b', 'a', 'sub/c'])
     dataset = build(tmp_path, seg_map=dict(folder='label', suffix='.png'))
     assert ids(dataset) == ['a', 'b', 'sub/c']
-    assert dataset[2] == dict(
+    item = dataset[2]
+    assert 0 <= item.pop('group_index') < 2**63
+    assert item == dict(
         pair_id='sub/c',
         group_id='sub/c',
-        group_index=2,
         sample_idx=2,
         sides=('source', 'target'),
         source=dict(img_path=str(tmp_path / 'rgb/sub/c.jpg')),
@@ -147,7 +148,6 @@ def test_not_strict_keeps_complete_pairs_and_warns(tmp_path, capture_logs):
     (tmp_path / 'depth/b.png').unlink()
     dataset = build(tmp_path, strict=False)
     assert ids(dataset) == ['a', 'c']
-    assert [item['group_index'] for item in dataset] == [0, 1]
     assert len(capture_logs) == 1
     assert 'no target file: 1 (b)' in capture_logs[0]
 
@@ -293,7 +293,8 @@ def test_annotation(tmp_path, kind):
     assert ids(dataset) == ['k1', 'k2', 'k3']
     assert [i['gt_label'] for i in dataset] == [1, 0, 2]
     assert [i['group_id'] for i in dataset] == ['g', 'h', 'g']
-    assert [i['group_index'] for i in dataset] == [0, 1, 0]
+    first, second, third = (i['group_index'] for i in dataset)
+    assert first == third != second
     assert dataset[2]['source']['img_path'] == str(tmp_path / 'rgb/1.jpg')
     assert dataset[2]['target']['img_path'] == str(tmp_path / 'depth/z.png')
     known = dataset.metainfo.get('classes')
@@ -374,11 +375,14 @@ def test_malformed_annotation(tmp_path, name, text, words):
 def test_group_pattern(tmp_path):
     fake_set(tmp_path, ['kitchen_1', 'hall_1', 'kitchen_2'])
     dataset = build(tmp_path, group_pattern=r'^(\w+)_\d+$')
-    assert [(i['group_id'], i['group_index']) for i in dataset] == [
-        ('hall', 0),
-        ('kitchen', 1),
-        ('kitchen', 1),
-    ]
+    assert [i['group_id'] for i in dataset] == ['hall', 'kitchen', 'kitchen']
+    hall, first, second = (i['group_index'] for i in dataset)
+    assert hall != first == second
+    # Equal in another view of the same set, different in another set.
+    fake_set(tmp_path / 'other', ['hall_1'])
+    other = build(tmp_path / 'other', group_pattern=r'^(\w+)_\d+$')
+    again = build(tmp_path, group_pattern=r'^(\w+)_\d+$', indices=1)
+    assert again[0]['group_index'] == hall != other[0]['group_index']
     ann_file = annotate(tmp_path, 'csv', ROWS)
     with pytest.raises(ConfigError, match='Remove one'):
         build(tmp_path, ann_file=ann_file, group_pattern='.')
