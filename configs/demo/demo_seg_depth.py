@@ -30,7 +30,7 @@ test_dataloader = val_dataloader
 model = dict(
     backbone=dict(stem_channels=32, base_channels=32),
     data_preprocessor=dict(size=(120, 160)),
-    decode_head=dict(in_channels=256, channels=64))
+    decode_head=dict(in_channels=[64, 128, 256], channels=64))
 optim_wrapper = dict(type='OptimWrapper')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=20, by_epoch=False),

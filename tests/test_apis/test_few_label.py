@@ -35,7 +35,7 @@ def config(tmp_path):
         loader.num_workers = 0
         loader.persistent_workers = False
     cfg.model.backbone.update(stem_channels=8, base_channels=8)
-    cfg.model.decode_head.update(in_channels=64, channels=8)
+    cfg.model.decode_head.update(in_channels=[16, 32, 64], channels=8)
     cfg.train_cfg.max_iters = 2
     return cfg
 
@@ -162,7 +162,8 @@ def test_demo_runs_all_steps_and_resumes(tmp_path, capsys, monkeypatch):
             val_dataloader=loader,
             train_cfg=dict(max_iters=2),
             model=dict(
-                backbone=backbone, decode_head=dict(in_channels=64, channels=8)
+                backbone=backbone,
+                decode_head=dict(in_channels=[16, 32, 64], channels=8),
             ),
         ),
     )
