@@ -99,7 +99,7 @@ def test_commands_have_their_options(page):
             assert re.search(rf'^{words[1]}:', makefile, re.M), words
         script = next((w for w in words if w.startswith('tools/')), None)
         if words[:3] == ['python', '-m', 'mmcmcd']:
-            if words[3].startswith('-'):
+            if not words[3].islower() or words[3].startswith('-'):
                 continue
             script = find_tools()[words[3]].relative_to(REPO)
         if script is None:
@@ -120,6 +120,7 @@ def check_overrides(words):
         return
     name = next(w for w in words if re.match(r'configs/.*\.py', w))
     options = words[words.index('--cfg-options') + 1 :]
+    options = [word for word in options if '=' in word]
     node = Config.fromfile(REPO / name)
     for option in options:
         *parents, last = option.partition('=')[0].split('.')
