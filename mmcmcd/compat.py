@@ -8,8 +8,8 @@ import importlib.util
 import sys
 
 _INSTALL = (
-    'pip install "mmcmcd[onedl]" (maintained forks, the tested set) '
-    'or pip install "mmcmcd[openmmlab]"; never both, they install '
+    "pip install '.[onedl]' in a clone of mmcmcd (maintained forks, the "
+    "tested set) or pip install '.[openmmlab]'; never both, they install "
     'the same top-level packages'
 )
 # Library handles must outlive this module's functions, or torch drops the

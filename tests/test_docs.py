@@ -168,6 +168,20 @@ def signature(cls):
     return f'{cls.__name__}({", ".join(words)})'
 
 
+def test_table_of_configs_agrees_with_them():
+    folder = REPO / 'configs' / 'cmcd'
+    rows = re.findall(
+        r'^\| \[\w+\]\((\w+\.py)\) .* (\d+) \| (\d+) \|$',
+        (folder / 'README.md').read_text(),
+        re.M,
+    )
+    assert {row[0] for row in rows} == {p.name for p in folder.glob('*.py')}
+    for name, batch, epochs in rows:
+        cfg = Config.fromfile(folder / name)
+        assert cfg.train_dataloader.batch_size == int(batch)
+        assert cfg.train_cfg.max_epochs == int(epochs)
+
+
 def test_readme_leads_with_the_two_commands():
     first = '\n'.join((REPO / 'README.md').read_text().splitlines()[:20])
     assert 'make demo' in first and 'make test' in first

@@ -19,3 +19,4 @@ param_scheduler = [
          convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=60)
+del _teacher

@@ -2,14 +2,14 @@
 # train_dataloader.dataset.ann_file says otherwise.
 _base_ = './depth_nyu_fcn_r50.py'
 
-_load_tiny = dict(
+_load = dict(
     type='mmcmcd.LoadDepthFromFile', depth_scale=25.5, expected_dtype='uint8')
 _encode = [
     dict(type='mmcmcd.NormalizeDepth', mode='range', max_depth=10.),
     dict(type='PackSegInputs'),
 ]
 train_pipeline = [
-    _load_tiny,
+    _load,
     dict(type='LoadAnnotations'),
     dict(
         type='RandomResize',
@@ -22,7 +22,7 @@ train_pipeline = [
     *_encode,
 ]
 test_pipeline = [
-    _load_tiny,
+    _load,
     dict(type='Resize', scale=(160, 120), interpolation='nearest'),
     dict(type='LoadAnnotations'),
     *_encode,
@@ -57,3 +57,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=500, val_interval=500)
 default_hooks = dict(checkpoint=dict(interval=500))
+del _data, _encode, _load

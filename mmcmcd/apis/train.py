@@ -7,8 +7,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..compat import prepare_cpu_distributed
-from ..errors import CheckpointError, ConfigError
+from ..datasets import require_data_root
+from ..errors import CheckpointError, ConfigError, DatasetError
+from ..registry import DATASETS
 from .cli import load_config
+from .dataset_configs import phase_dataset_cfgs
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -24,9 +27,38 @@ def train_from_config(config, **options):
         Runner: The runner, after training.
     """
     cfg = prepare_train_config(load_config(config), config, **options)
+    require_data_roots(cfg)
     runner = build_runner(cfg)
+    # Built here, so that it can be looked at before any step.
+    loader = runner.train_loop.dataloader
+    if not len(loader):
+        raise DatasetError(
+            f'The training set has {len(loader.dataset)} samples, too few '
+            f'for one batch of {loader.batch_size} per process with '
+            'drop_last. Lower train_dataloader.batch_size.'
+        )
     runner.train()
     return runner
+
+
+def require_data_roots(cfg):
+    """Stop at once where a data set of ours is not there.
+
+    Args:
+        cfg (Config): The configuration.
+
+    Raises:
+        DatasetError: A data root is missing; says how to get the data.
+    """
+    for phase in ('train', 'val'):
+        if not cfg.get(f'{phase}_dataloader'):
+            continue
+        for dataset in phase_dataset_cfgs(cfg, phase):
+            howto = getattr(DATASETS.get(dataset['type']), 'HOWTO', None)
+            if howto:
+                require_data_root(
+                    dataset.get('data_root', ''), dataset['type'], howto
+                )
 
 
 def prepare_train_config(

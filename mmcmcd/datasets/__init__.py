@@ -1,9 +1,9 @@
 import importlib.util
 
 from .nyu import NYURGBDPairs
-from .paired_dataset import PairedModalityDataset
+from .paired_dataset import PairedModalityDataset, require_data_root
 
-__all__ = ['NYURGBDPairs', 'PairedModalityDataset']
+__all__ = ['NYURGBDPairs', 'PairedModalityDataset', 'require_data_root']
 
 # mmseg is only needed for fine-tuning; distillation must do without it.
 if importlib.util.find_spec('mmseg') is not None:

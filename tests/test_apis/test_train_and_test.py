@@ -267,3 +267,21 @@ def test_student_of_another_stem_or_depth(tiny_run, student, message):
 def test_student_file_that_is_missing(tiny_run):
     with pytest.raises(CheckpointError, match=r"'none\.pth' does not exist"):
         train(tiny_run, tiny_run.seg_config)
+
+
+def test_missing_data_stop_before_anything_else(tiny_run):
+    done = tiny_run.train(
+        '--cfg-options', 'train_dataloader.dataset.data_root=/no/data'
+    )
+    assert done.returncode == 2
+    assert done.stderr.count('error:') == 1
+    assert "the data root '/no/data' does not exist" in done.stderr
+    assert 'Traceback' not in done.stderr and 'mmengine' not in done.stdout
+    assert not tiny_run.work_dir.exists()
+
+
+def test_a_set_smaller_than_a_batch_is_named(tiny_run):
+    done = tiny_run.train('--cfg-options', 'train_dataloader.batch_size=64')
+    assert done.returncode == 2
+    assert '8 samples, too few for one batch of 64' in done.stderr
+    assert 'Traceback' not in done.stderr

@@ -397,3 +397,12 @@ def test_copy_and_cast_take_the_teacher_along(teacher_file):
     model = copy.deepcopy(build(teacher_file)).double()
     dtype = next(model.teacher.module.parameters()).dtype
     assert dtype == torch.float64
+
+
+def test_other_side_names_are_refused(teacher_file):
+    model = build(teacher_file)
+    data = model.data_preprocessor(make_batch(), True)
+    data['inputs'] = dict(photo=data['inputs']['source'])
+    for mode in ('loss', 'predict'):
+        with pytest.raises(ConfigError, match=r"has \['photo'\]"):
+            model(**data, mode=mode)

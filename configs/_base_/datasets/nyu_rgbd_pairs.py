@@ -85,3 +85,5 @@ val_cfg = dict(type='ValLoop')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict(type='TestLoop')
+# Not inherited: a user's config may use these names.
+del _load, _encode

@@ -34,3 +34,5 @@ model = dict(
                 teacher_temperature=0.1,
                 student_temperature=0.2),
             cmc=dict(temperature=0.07))))
+# Not inherited: a user's config may use these names.
+del _teacher

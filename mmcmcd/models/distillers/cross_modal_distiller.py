@@ -119,6 +119,7 @@ class CrossModalDistiller(BaseModel):
         Returns:
             dict[str, Tensor]: ``loss_<name>`` scalars.
         """
+        _require_sides(inputs)
         teacher = self.teacher(inputs['source'])
         student = self.embed_target(inputs['target'])
         group_ids = _group_ids(data_samples, student.device)
@@ -154,6 +155,7 @@ class CrossModalDistiller(BaseModel):
             list[DataSample]: The samples, with ``source_embedding`` and
             ``target_embedding``, each (D, ), set.
         """
+        _require_sides(inputs)
         sides = dict(
             source_embedding=self.teacher(inputs['source']),
             target_embedding=self.embed_target(inputs['target']),
@@ -162,6 +164,16 @@ class CrossModalDistiller(BaseModel):
             for sample, row in zip(data_samples, rows, strict=True):
                 sample.set_field(row, field)
         return data_samples
+
+
+def _require_sides(inputs):
+    if not {'source', 'target'} <= inputs.keys():
+        raise ConfigError(
+            "CrossModalDistiller takes the sides 'source' (the teacher's) and "
+            f"'target' (the student's), but the batch has {sorted(inputs)}. "
+            'Name the sides of the data set, of OnSide and of the data '
+            'preprocessor so.'
+        )
 
 
 def _group_ids(data_samples, device):

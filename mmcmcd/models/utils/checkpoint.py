@@ -19,8 +19,9 @@ _NAMES_SHOWN = 3
 _TEACHER_SOURCES = (
     'A teacher can come from your own contrastive run (python tools/train.py '
     "with a config of configs/pretrain, then prefix='backbone.'), from the "
-    "mmpretrain model zoo (a file or URL, prefix='backbone.'), or from "
-    "torchvision (checkpoint='torchvision://resnet50', no prefix)."
+    "mmpretrain model zoo (a file or URL, prefix='backbone.'), from "
+    "torchvision (checkpoint='torchvision://resnet50', no prefix), or from "
+    "an mmseg model (type='mmseg.ResNetV1c', prefix='backbone.')."
 )
 
 
