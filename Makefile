@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-export OMP_NUM_THREADS ?= 1
+
 
 .PHONY: help demo test lint install clean
 
@@ -31,6 +31,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Spinning threads of parallel processes cost more than they bring.
+test: export OMP_NUM_THREADS ?= 1
 test: install lint
 	$(BIN)/python -m pytest $(ARGS)
 

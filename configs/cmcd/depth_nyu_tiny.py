@@ -8,6 +8,7 @@ _base_ = [
 _teacher = 'work_dirs/simclr_r18_nyu_tiny_rgb/epoch_50.pth'
 model = dict(
     teacher=dict(depth=18, init_cfg=dict(checkpoint=_teacher)),
+    source_norm=dict(num_features=512),
     student=dict(depth=18),
     student_projector=dict(
         in_channels=512, hid_channels=512, out_channels=512))

@@ -41,6 +41,7 @@ model = dict(
     teacher=dict(
         depth=18, stem_channels=32, base_channels=32,
         init_cfg=dict(checkpoint='work_dirs/demo/teacher/epoch_30.pth')),
+    source_norm=dict(num_features=256),
     student=dict(depth=18, stem_channels=32, base_channels=32),
     student_projector=dict(
         in_channels=256, hid_channels=256, out_channels=256))

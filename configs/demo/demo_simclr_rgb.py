@@ -3,7 +3,7 @@ _base_ = '../pretrain/simclr_r18_nyu_tiny_rgb.py'
 
 _root = 'data/demo_rooms/'
 train_dataloader = dict(
-    batch_size=96,
+    batch_size=64,
     num_workers=1,
     dataset=dict(data_root=_root, ann_file='splits/train.txt'))
 model = dict(

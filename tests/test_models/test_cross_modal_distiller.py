@@ -406,3 +406,30 @@ def test_other_side_names_are_refused(teacher_file):
     for mode in ('loss', 'predict'):
         with pytest.raises(ConfigError, match=r"has \['photo'\]"):
             model(**data, mode=mode)
+
+
+def test_source_norm_spreads_the_teachers_cosines(teacher_file):
+    norm = dict(type='BN1d', num_features=64, affine=False)
+    plain = build(teacher_file)
+    model = build(teacher_file, source_norm=norm)
+    data = model.data_preprocessor(make_batch(16), True)
+
+    def mean_cosine(m):
+        rows = m.embed_source(data['inputs']['source'])
+        rows = torch.nn.functional.normalize(rows, dim=1)
+        cosines = rows @ rows.T
+        return cosines[~torch.eye(16, dtype=torch.bool)].mean()
+
+    assert mean_cosine(plain) > 0.8
+    assert mean_cosine(model.train()).abs() < 0.1
+    for _ in range(50):
+        model(**data, mode='loss')
+    # Validation uses the statistics of training, and they are saved.
+    assert mean_cosine(model.eval()).abs() < 0.1
+    assert 'source_norm.running_mean' in model.state_dict()
+    assert not any('teacher' in key for key in model.state_dict())
+
+
+def test_source_norm_may_not_be_trained(teacher_file):
+    with pytest.raises(ConfigError, match='affine=False'):
+        build(teacher_file, source_norm=dict(type='BN1d', num_features=64))

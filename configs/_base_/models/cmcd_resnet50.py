@@ -16,6 +16,8 @@ model = dict(
         depth=50,
         init_cfg=dict(
             type='Pretrained', checkpoint=_teacher, prefix='backbone.')),
+    # Pooled features after ReLU: without their mean, cosines tell apart.
+    source_norm=dict(type='BN1d', num_features=2048, affine=False),
     student=dict(type='ResNet', depth=50, in_channels=1),
     # As wide as the teacher's embedding, because CMC compares the two.
     student_projector=dict(

@@ -26,6 +26,11 @@ class CrossModalDistiller(BaseModel):
             ``loss_<name>``.
         teacher_projector (dict, optional): Config of a neck on the teacher,
             frozen like it and loaded through its own ``init_cfg``.
+        source_norm (dict, optional): Config of a norm layer without trained
+            parameters on the teacher's embeddings of the source, such as
+            ``dict(type='BN1d', num_features=2048, affine=False)``. Pooled
+            ReLU features share a large mean: without it all their cosines
+            are near one and the soft targets of CMD near uniform.
         student_projector (dict, optional): Config of a trained neck on the
             student, dropped after distillation.
         queue (dict, optional): Config of a :class:`FeatureQueue`.
@@ -44,6 +49,7 @@ class CrossModalDistiller(BaseModel):
         student: dict,
         losses: dict[str, dict],
         teacher_projector: dict | None = None,
+        source_norm: dict | None = None,
         student_projector: dict | None = None,
         queue: dict | None = None,
         student_stem: str | None = None,
@@ -53,6 +59,15 @@ class CrossModalDistiller(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         # A tuple hides the teacher from nn.Module's registration.
         self._frozen = (FrozenTeacher(teacher, teacher_projector),)
+        self.source_norm = (
+            None if source_norm is None else MODELS.build(source_norm)
+        )
+        if self.source_norm and [*self.source_norm.parameters()]:
+            raise ConfigError(
+                'source_norm has trained parameters, with which the targets '
+                f'could be changed at will: got {source_norm}. Set '
+                'affine=False.'
+            )
         self.student = MODELS.build(student)
         if student_stem is not None:
             adapt_input_channels(self.student, student_stem)
@@ -120,7 +135,7 @@ class CrossModalDistiller(BaseModel):
             dict[str, Tensor]: ``loss_<name>`` scalars.
         """
         _require_sides(inputs)
-        teacher = self.teacher(inputs['source'])
+        teacher = self.embed_source(inputs['source'])
         student = self.embed_target(inputs['target'])
         group_ids = _group_ids(data_samples, student.device)
         memory = None if self.queue is None else self.queue.view()
@@ -144,6 +159,15 @@ class CrossModalDistiller(BaseModel):
         """Return the student's features of target images (B, C, H, W)."""
         return self.student(inputs)
 
+    def embed_source(self, images: Tensor) -> Tensor:
+        """Return the teacher's embeddings (B, D) of source images."""
+        rows = self.teacher(images)
+        if self.source_norm is None:
+            return rows
+        # Statistics of half-precision rows would be rough.
+        with torch.autocast(rows.device.type, enabled=False):
+            return self.source_norm(rows.float())
+
     def embed_target(self, images: Tensor) -> Tensor:
         """Return the student's embeddings (B, D) of target images."""
         return embed(self.student(images), self.student_projector)
@@ -157,7 +181,7 @@ class CrossModalDistiller(BaseModel):
         """
         _require_sides(inputs)
         sides = dict(
-            source_embedding=self.teacher(inputs['source']),
+            source_embedding=self.embed_source(inputs['source']),
             target_embedding=self.embed_target(inputs['target']),
         )
         for field, rows in sides.items():
