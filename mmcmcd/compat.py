@@ -128,4 +128,6 @@ def prepare_cpu_distributed(cfg):
     wrapper.setdefault(
         'find_unused_parameters', cfg.get('find_unused_parameters', False)
     )
+    # As mmengine does without model_wrapper_cfg.
+    wrapper.setdefault('broadcast_buffers', False)
     cfg.model_wrapper_cfg = wrapper

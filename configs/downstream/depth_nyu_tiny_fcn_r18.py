@@ -3,7 +3,8 @@
 _base_ = './depth_nyu_fcn_r50.py'
 
 _load = dict(
-    type='mmcmcd.LoadDepthFromFile', depth_scale=25.5, expected_dtype='uint8')
+    type='mmcmcd.LoadDepthFromFile', depth_scale=25.5,
+    expected_dtype='uint8', min_valid_fraction=0.01)
 _encode = [
     dict(type='mmcmcd.NormalizeDepth', mode='range', max_depth=10.),
     dict(type='PackSegInputs'),

@@ -1,5 +1,6 @@
 """The whole method on embedded data, in minutes and without a download."""
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from mmengine.runner import Runner
 
 from mmcmcd.datasets.synthetic_rooms import write_rooms
 from mmcmcd.engine import ProgressHook
+from mmcmcd.models.utils import file_sha256
 
 from .few_label import (
     Draw,
@@ -65,8 +67,9 @@ def run_demo(
     print('3/4 student: distillation on unlabelled RGB-depth pairs')
     student_dir = work_dir / 'student'
     cfg = load('cmcd', 'demo_cmcd_depth')
-    cfg.model.teacher.init_cfg.checkpoint = _last_checkpoint(teacher)
-    _train(cfg, student_dir, 'CMD + CMC on pairs')
+    checkpoint = _last_checkpoint(teacher)
+    cfg.model.teacher.init_cfg.checkpoint = checkpoint
+    _train(cfg, student_dir, 'CMD + CMC on pairs', checkpoint)
     student = (student_dir / 'last_student').read_text().strip()
     print(f'4/4 segmentation of depth from {LABELS} labels, {num_draws} draws')
     draws = [
@@ -93,8 +96,15 @@ def run_demo(
     return results
 
 
-def _train(cfg: Config, work_dir: Path, title: str) -> None:
-    if (work_dir / 'finished').exists():
+def _train(
+    cfg: Config, work_dir: Path, title: str, teacher: str | None = None
+) -> None:
+    """Train unless the same config and teacher were trained before."""
+    done = hashlib.sha256(cfg.pretty_text.encode())
+    if teacher is not None:
+        done.update(file_sha256(teacher).encode())
+    marker = work_dir / 'finished'
+    if marker.exists() and marker.read_text() == done.hexdigest():
         print(f'{title}: done before, kept in {work_dir}')
         return
     cfg.work_dir = str(work_dir)
@@ -103,7 +113,7 @@ def _train(cfg: Config, work_dir: Path, title: str) -> None:
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ProgressHook(title))
     runner.train()
-    (work_dir / 'finished').touch()
+    marker.write_text(done.hexdigest())
 
 
 def _last_checkpoint(work_dir: Path) -> str:

@@ -1,6 +1,7 @@
 """The question of step 3: what is a student worth when labels are few?"""
 
 import copy
+import hashlib
 import json
 import math
 from collections import defaultdict
@@ -16,6 +17,7 @@ from mmengine.runner import Runner
 
 from mmcmcd.analysis import mean_interval, save_segmentation_picture
 from mmcmcd.engine import ProgressHook
+from mmcmcd.models.utils import file_sha256
 from mmcmcd.registry import DATASETS, TRANSFORMS
 
 
@@ -37,7 +39,8 @@ class FewLabelStudy:
     """Fine-tune several students on the same draws of few labels.
 
     Every student gets the same config, budget, seeds and labels. Finished
-    runs are kept in ``results.jsonl`` and not repeated.
+    runs are kept in ``results.jsonl`` and not repeated while their config
+    and their student's weights are the same.
 
     Args:
         config (Config): Of a stock mmseg model with
@@ -69,41 +72,43 @@ class FewLabelStudy:
             ``mIoU`` (percent) and ``seconds_per_step`` of every run.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        results = []
+        found = {}
         if self._file.exists():
-            results = [
-                json.loads(line) for line in self._file.open() if line.strip()
-            ]
-        jobs = [
-            (name, draw)
-            for draw in self.draws
-            for name in self.students
-            if not any(_is_result_of(r, name, draw) for r in results)
-        ]
-        for number, (name, draw) in enumerate(jobs, 1):
+            lines = self._file.read_text().splitlines()
+            found = {r['fingerprint']: r for r in map(json.loads, lines)}
+        jobs = [(name, draw) for draw in self.draws for name in self.students]
+        wanted = [self.fingerprint(*job) for job in jobs]
+        missing = [key not in found for key in wanted]
+        for number, (job, key) in enumerate(zip(jobs, wanted, strict=True)):
+            if key in found:
+                continue
+            name, draw = job
             title = (
-                f'fine-tuning {number}/{len(jobs)}: {name}, {draw.labels} '
-                f'labels, seed {draw.seed}'
+                f'fine-tuning {sum(missing[: number + 1])}/{sum(missing)}: '
+                f'{name}, {draw.labels} labels, seed {draw.seed}'
             )
-            results.append(self._fine_tune(name, draw, title))
+            result = dict(self._fine_tune(*job, title), fingerprint=key)
+            found[key] = result
             with self._file.open('a') as file:
-                file.write(json.dumps(results[-1]) + '\n')
-        wanted = [
-            (name, draw) for draw in self.draws for name in self.students
-        ]
-        return [
-            next(r for r in results if _is_result_of(r, name, draw))
-            for name, draw in wanted
-        ]
+                file.write(json.dumps(result) + '\n')
+        return [found[key] for key in wanted]
+
+    def fingerprint(self, name: str, draw: Draw) -> str:
+        """Return a hash of a run's config and of its student's weights."""
+        student = self.students[name]
+        weights = '' if student is None else file_sha256(student)
+        text = self._run_config(name, draw).pretty_text
+        # The path of a student says nothing, its content all.
+        text = text.replace(repr(student), 'STUDENT')
+        return hashlib.sha256(f'{text}{weights}'.encode()).hexdigest()[:16]
 
     def run_dir(self, name: str, draw: Draw) -> Path:
         """Return the folder of one run; ``model.pth`` is its outcome."""
-        return self.work_dir / f'{name}-{draw.labels}-seed{draw.seed}'
+        labels = Path(draw.ann_file).stem
+        return self.work_dir / f'{name}-{labels}-seed{draw.seed}'
 
-    def _fine_tune(self, name: str, draw: Draw, title: str) -> dict:
+    def _run_config(self, name: str, draw: Draw) -> Config:
         cfg = copy.deepcopy(self.config)
-        cfg.work_dir = str(self.run_dir(name, draw))
-        cfg.experiment_name = cfg.work_dir.replace('/', '_')
         cfg.randomness = dict(seed=draw.seed)
         cfg.train_dataloader.dataset.ann_file = draw.ann_file
         cfg.log_level = 'WARNING'
@@ -115,6 +120,12 @@ class FewLabelStudy:
             cfg.model.backbone.init_cfg.checkpoint = student
         # Validated once, at the end: nothing is selected on the figures.
         cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
+        return cfg
+
+    def _fine_tune(self, name: str, draw: Draw, title: str) -> dict:
+        cfg = self._run_config(name, draw)
+        cfg.work_dir = str(self.run_dir(name, draw))
+        cfg.experiment_name = cfg.work_dir.replace('/', '_')
         progress = ProgressHook(title)
         runner = Runner.from_cfg(cfg)
         runner.register_hook(progress)
@@ -154,15 +165,6 @@ class FewLabelStudy:
                 sample = runner.model.val_step(batch)[0]
             maps.append(sample.pred_sem_seg.data[0].cpu().numpy())
         return maps
-
-
-def _is_result_of(result: dict, name: str, draw: Draw) -> bool:
-    return (
-        result['student'] == name
-        and result['labels'] == draw.labels
-        and result['ann_file'] == draw.ann_file
-        and result['seed'] == draw.seed
-    )
 
 
 def few_label_table(results: Sequence[dict], baseline: str) -> str:

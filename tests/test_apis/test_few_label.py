@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import mmcv
 import pytest
@@ -95,6 +96,18 @@ def test_study_is_fair_kept_and_drawn(config, student, tmp_path):
     assert again.st_mtime_ns == stamp.st_mtime_ns
     lines = (work / 'results.jsonl').read_text().splitlines()
     assert len(lines) == 6 and json.loads(lines[-1])['seed'] == 1
+    # Another student under the same name is another run, a copy is not.
+    weights = torch.load(student)
+    copied = shutil.copy(student, tmp_path / 'copy.pth')
+    weights['state_dict']['backbone.conv1.weight'] += 1
+    torch.save(weights, student)
+    keys = [
+        FewLabelStudy(config, {'distilled': path}, draws, work).fingerprint(
+            'distilled', draws[0]
+        )
+        for path in (student, str(copied))
+    ]
+    assert keys[0] != results[1]['fingerprint'] == keys[1]
     picture = tmp_path / 'picture.png'
     draw_predictions(study, draws[0], picture, num_frames=2)
     assert mmcv.imread(picture).std() > 10
@@ -139,6 +152,7 @@ def test_demo_runs_all_steps_and_resumes(tmp_path, capsys, monkeypatch):
     backbone = dict(stem_channels=8, base_channels=8)
     neck = dict(in_channels=64, hid_channels=64)
     distil = dict(
+        source_norm=dict(num_features=64),
         teacher=backbone,
         student=backbone,
         student_projector=dict(neck, out_channels=64),

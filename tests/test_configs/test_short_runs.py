@@ -53,6 +53,7 @@ def distil_options(rooms, teacher):
         f'model.teacher.init_cfg.checkpoint={teacher} '
         f'model.teacher.{NET.format("model.teacher")} '
         f'model.student.{NET.format("model.student")} '
+        'model.source_norm.num_features=64 '
         'model.student_projector.in_channels=64 '
         'model.student_projector.hid_channels=64 '
         'model.student_projector.out_channels=64 '
@@ -176,7 +177,10 @@ model = dict(student=_net, student_projector=_projector)
     options = [
         o
         for o in distil_options(rooms, teacher)
-        if re.match(r'model.teacher|train_cfg|val_.*ann_file|.*workers', o)
+        if re.match(
+            r'model.(teacher|source_norm)|train_cfg|val_.*ann_file|.*workers',
+            o,
+        )
     ]
     done = subprocess.run(
         [

@@ -433,3 +433,31 @@ def test_source_norm_spreads_the_teachers_cosines(teacher_file):
 def test_source_norm_may_not_be_trained(teacher_file):
     with pytest.raises(ConfigError, match='affine=False'):
         build(teacher_file, source_norm=dict(type='BN1d', num_features=64))
+
+
+def test_source_norm_of_another_width_is_named(teacher_file):
+    norm = dict(type='BN1d', num_features=32, affine=False)
+    model = build(teacher_file, source_norm=norm)
+    data = model.data_preprocessor(make_batch(), True)
+    with pytest.raises(ConfigError, match='source_norm.num_features=64'):
+        model(**data, mode='loss')
+
+
+def test_a_batch_of_one_is_named(teacher_file):
+    model = build(teacher_file)
+    data = model.data_preprocessor(make_batch(1), True)
+    with pytest.raises(ConfigError, match='batch of 1 pair'):
+        model(**data, mode='loss')
+
+
+def test_samples_without_groups(teacher_file):
+    model = build(teacher_file)
+    data = model.data_preprocessor(make_batch(), True)
+    expected = model(**data, mode='loss')['loss_cmc']
+    data['data_samples'] = None
+    assert torch.equal(model(**data, mode='loss')['loss_cmc'], expected)
+    queue = dict(
+        type='mmcmcd.FeatureQueue', size=6, teacher_dim=64, student_dim=64
+    )
+    with pytest.raises(ConfigError, match='group_index'):
+        build(teacher_file, queue=queue)(**data, mode='loss')

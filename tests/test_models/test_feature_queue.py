@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mmcmcd.errors import ConfigError
 from mmcmcd.registry import MODELS
 
 
@@ -63,3 +64,10 @@ def test_stores_no_graph():
 def test_bad_size_is_named():
     with pytest.raises(ValueError, match='size must be >= 1'):
         build(0)
+
+
+def test_other_widths_are_named():
+    with pytest.raises(ConfigError, match=r'Set queue.student_dim=4'):
+        build().enqueue(
+            torch.zeros(2, 4), torch.zeros(2, 2), torch.tensor([0, 1])
+        )

@@ -3,7 +3,8 @@ _load = [
     dict(
         type='mmcmcd.LoadDepthFromFile',
         depth_scale=1000.,
-        expected_dtype='uint16'),
+        expected_dtype='uint16',
+        min_valid_fraction=0.01),
 ]
 _encode = [
     dict(type='mmcmcd.NormalizeDepth', mode='range', max_depth=10.),

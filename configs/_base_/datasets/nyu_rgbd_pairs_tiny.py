@@ -8,7 +8,7 @@ _load = [
         type='mmcmcd.OnSide', sides='target',
         transforms=[
             dict(type='mmcmcd.LoadDepthFromFile', depth_scale=25.5,
-                 expected_dtype='uint8')]),
+                 expected_dtype='uint8', min_valid_fraction=0.01)]),
 ]
 _encode = [
     dict(

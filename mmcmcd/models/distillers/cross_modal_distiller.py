@@ -135,6 +135,11 @@ class CrossModalDistiller(BaseModel):
             dict[str, Tensor]: ``loss_<name>`` scalars.
         """
         _require_sides(inputs)
+        if len(inputs['source']) < 2:
+            raise ConfigError(
+                'A batch of 1 pair has no negatives and no batch statistics. '
+                'Use train_dataloader.batch_size >= 2 with drop_last=True.'
+            )
         teacher = self.embed_source(inputs['source'])
         student = self.embed_target(inputs['target'])
         group_ids = _group_ids(data_samples, student.device)
@@ -152,6 +157,12 @@ class CrossModalDistiller(BaseModel):
                 )
             results.update(terms)
         if self.queue is not None:
+            if group_ids is None:
+                raise ConfigError(
+                    'A queue needs to know which pairs are the same: the '
+                    'data samples lack group_index. Pack them with '
+                    'mmcmcd.PackPairedInputs.'
+                )
             self.queue.enqueue(student, teacher, group_ids)
         return results
 
@@ -164,9 +175,16 @@ class CrossModalDistiller(BaseModel):
         rows = self.teacher(images)
         if self.source_norm is None:
             return rows
+        width = getattr(self.source_norm, 'num_features', rows.shape[1])
+        if width != rows.shape[1]:
+            raise ConfigError(
+                f'source_norm has num_features={width}, but the embeddings of '
+                f'the teacher are {rows.shape[1]} wide. Set '
+                f'model.source_norm.num_features={rows.shape[1]}.'
+            )
         # Statistics of half-precision rows would be rough.
         with torch.autocast(rows.device.type, enabled=False):
-            return self.source_norm(rows.float())
+            return self.source_norm(rows.to(_dtype(self.source_norm)))
 
     def embed_target(self, images: Tensor) -> Tensor:
         """Return the student's embeddings (B, D) of target images."""
@@ -201,6 +219,15 @@ def _require_sides(inputs):
 
 
 def _group_ids(data_samples, device):
+    if not data_samples or 'group_index' not in data_samples[0]:
+        return None
     return torch.tensor(
         [sample.group_index for sample in data_samples], device=device
+    )
+
+
+def _dtype(module):
+    return next(
+        (b.dtype for b in module.buffers() if b.is_floating_point()),
+        torch.float32,
     )

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmcmcd.errors import ConfigError
+
 from . import functional as fn
 
 
@@ -99,7 +101,7 @@ class PairwiseLoss(nn.Module):
             Tensor: The weighted scalar loss (a dict of them in composites).
 
         Raises:
-            ValueError: Shapes do not fit, or there is nothing to compare
+            ConfigError: Shapes do not fit, or there is nothing to compare
                 with (one pair and no memory).
         """
         self._check(student, teacher, memory)
@@ -127,20 +129,20 @@ class PairwiseLoss(nn.Module):
             or teacher.ndim != 2
             or len(student) != len(teacher)
         ):
-            raise ValueError(
+            raise ConfigError(
                 f'{name} expects student and teacher embeddings of shapes '
                 f'(B, D) with the same B, but got {tuple(student.shape)} and '
                 f'{tuple(teacher.shape)}.'
             )
         if self.shared_space and student.shape[1] != teacher.shape[1]:
-            raise ValueError(
+            raise ConfigError(
                 f'{name} compares student with teacher directly, but their '
                 f'dimensions are {student.shape[1]} and {teacher.shape[1]}. '
                 'Add a student_projector with '
                 f'out_channels={teacher.shape[1]}.'
             )
         if len(student) < 2 and (memory is None or not len(memory.teacher)):
-            raise ValueError(
+            raise ConfigError(
                 f'{name} got a batch of {len(student)} pair and no memory: '
                 'there is nothing to contrast it with. Use batch_size >= 2 '
                 'with drop_last=True, or a FeatureQueue.'
@@ -150,5 +152,5 @@ class PairwiseLoss(nn.Module):
 def check_temperature(name: str, value: float) -> float:
     """Return a temperature, or say that it is not positive."""
     if not value > 0:
-        raise ValueError(f'{name} must be positive, but got {value}.')
+        raise ConfigError(f'{name} must be positive, but got {value}.')
     return float(value)

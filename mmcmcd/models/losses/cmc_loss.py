@@ -61,7 +61,11 @@ class CMCLoss(PairwiseLoss):
         """The temperature in use."""
         if not self.learnable_temperature:
             return self.fixed_temperature
-        return 1 / self.log_scale.exp().clamp(max=_MAX_SCALE)
+        # As in CLIP the parameter itself is clamped: a clamped output would
+        # have no gradient to come back with.
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(_MAX_SCALE))
+        return (-self.log_scale).exp()
 
     def compare(
         self, rows: Rows, cross_similarity: Tensor | None = None

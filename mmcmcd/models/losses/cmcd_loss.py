@@ -1,5 +1,6 @@
 from torch import Tensor
 
+from mmcmcd.errors import ConfigError
 from mmcmcd.registry import MODELS
 
 from .base import PairwiseLoss, Rows
@@ -32,7 +33,7 @@ class CMCDLoss(PairwiseLoss):
     ) -> None:
         super().__init__()
         if cmd is None and cmc is None:
-            raise ValueError(
+            raise ConfigError(
                 'CMCDLoss needs cmd, cmc or both: dict() takes '
                 'the default arguments of a term.'
             )

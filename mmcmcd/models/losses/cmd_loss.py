@@ -1,5 +1,6 @@
 from torch import Tensor
 
+from mmcmcd.errors import ConfigError
 from mmcmcd.registry import MODELS
 
 from . import functional as fn
@@ -55,7 +56,7 @@ class CMDLoss(PairwiseLoss):
     ) -> None:
         super().__init__()
         if form not in ('within', 'cross'):
-            raise ValueError(
+            raise ConfigError(
                 f"CMDLoss form must be 'within' or 'cross', but got {form!r}."
             )
         self.form = form

@@ -13,11 +13,12 @@ from torch import Tensor
 def unit_rows(rows: Tensor) -> Tensor:
     """L2-normalise the rows of a (N, D) matrix, in at least single precision.
 
-    A zero row stays zero and has a finite gradient.
+    A zero row stays zero; its gradient is bounded by 1e6 times that of the
+    normalised row.
     """
     if rows.dtype in (torch.float16, torch.bfloat16):
         rows = rows.float()
-    return F.normalize(rows, dim=1)
+    return F.normalize(rows, dim=1, eps=1e-6)
 
 
 def candidate_mask(

@@ -2,6 +2,7 @@ import torch
 from mmengine.dist import all_gather
 from torch import Tensor, nn
 
+from mmcmcd.errors import ConfigError
 from mmcmcd.models.losses import Memory
 from mmcmcd.registry import MODELS
 
@@ -23,7 +24,7 @@ class FeatureQueue(nn.Module):
     def __init__(self, size: int, teacher_dim: int, student_dim: int) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f'FeatureQueue size must be >= 1, got {size}.')
+            raise ConfigError(f'FeatureQueue size must be >= 1, got {size}.')
         self.size = size
         self.register_buffer('teacher', torch.zeros(size, teacher_dim))
         self.register_buffer('student', torch.zeros(size, student_dim))
@@ -60,7 +61,19 @@ class FeatureQueue(nn.Module):
             student (Tensor): (B, D_s).
             teacher (Tensor): (B, D_t).
             group_ids (Tensor): Integers (B, ).
+
+        Raises:
+            ConfigError: The rows are not as wide as the queue.
         """
+        widths = dict(student_dim=student, teacher_dim=teacher)
+        for name, rows in widths.items():
+            stored = getattr(self, name.removesuffix('_dim')).shape[1]
+            if rows.shape[1] != stored:
+                raise ConfigError(
+                    f'FeatureQueue has {name}={stored}, but the embeddings '
+                    f'are {rows.shape[1]} wide. Set queue.{name}='
+                    f'{rows.shape[1]}.'
+                )
         batches = [
             torch.cat(all_gather(rows.detach().contiguous()))[-self.size :]
             for rows in (student, teacher, group_ids)

@@ -196,6 +196,8 @@ def test_extreme_input_stays_finite():
             value = loss(student, teacher)
             (grad,) = torch.autograd.grad(value, student)
             assert value.isfinite() and grad.isfinite().all()
+            assert grad.abs().max() < 1e7 / tau  # of the zero row
+            assert grad[1:].abs().max() < 10 / tau
 
 
 def test_rows_without_candidates_leave_the_mean():
@@ -217,6 +219,10 @@ def test_learnable_temperature_is_trained_and_bounded():
     assert loss.log_scale.grad.abs() > 0
     loss.log_scale.data.fill_(10.0)
     assert loss.temperature.item() == pytest.approx(0.01)
+    # At the bound it can still come back.
+    loss.log_scale.grad = None
+    loss(student, teacher).backward()
+    assert loss.log_scale.grad.abs() > 0
 
 
 @pytest.mark.parametrize(
