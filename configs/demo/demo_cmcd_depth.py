@@ -48,8 +48,8 @@ model = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=3, by_epoch=True,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=37, begin=3, end=40, by_epoch=True,
+    dict(type='CosineAnnealingLR', T_max=27, begin=3, end=30, by_epoch=True,
          convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=40, val_interval=10)
-default_hooks = dict(checkpoint=dict(interval=40))
+train_cfg = dict(max_epochs=30, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=30))

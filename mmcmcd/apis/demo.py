@@ -18,7 +18,7 @@ from .few_label import (
     few_label_table,
 )
 
-NUM_FRAMES = 600
+NUM_FRAMES = 480
 LABELS = 20
 SCRATCH, DISTILLED = 'from scratch', 'distilled'
 
