@@ -22,5 +22,13 @@ class UnreadableFileError(DatasetError):
     """One file could not be read, or is not what was promised."""
 
 
+class PairConfigError(ConfigError, DatasetError):
+    """A configuration value that does not suit what one pair holds.
+
+    Unlike another :class:`ConfigError` it may be met by one process of a
+    distributed run alone.
+    """
+
+
 class CheckpointError(UserError, ValueError):
     """A checkpoint is missing, partial, or made for another network."""

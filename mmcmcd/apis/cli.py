@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-from ..errors import ConfigError, UnreadableFileError, UserError
+from ..errors import ConfigError, DatasetError, UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -21,8 +21,9 @@ def run_tool(main):
     A :class:`~mmcmcd.errors.UserError` ends in one line on stderr and status
     2, without a traceback; any other exception keeps its traceback, because
     it is a fault of the program.  In a distributed run all processes exit
-    with 2; the message is printed once, by rank 0, except that a file which
-    only one process tried to read is reported by that process.
+    with 2.  What all of them meet (configuration, checkpoints) is printed by
+    rank 0 alone; a fault of the data, which one process may be the only one
+    to meet, by each that met it, behind ``[rank N]``.
 
     Args:
         main (callable): Takes no argument; returns an exit status or None.
@@ -33,8 +34,10 @@ def run_tool(main):
     try:
         status = main()
     except UserError as error:
-        if _rank() == 0 or isinstance(error, UnreadableFileError):
-            print(f'error: {user_message(error)}', file=sys.stderr)
+        rank = _rank()
+        if rank == 0 or isinstance(error, DatasetError):
+            who = f'[rank {rank}] ' if rank else ''
+            print(f'{who}error: {user_message(error)}', file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)

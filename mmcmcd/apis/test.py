@@ -3,8 +3,10 @@
 import mmengine
 from mmengine.config import ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.model import BaseTTAModel, is_model_wrapper
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
+from ..models.utils import compare_state, read_state_dict
 from .cli import load_config
 from .train import (
     build_runner,
@@ -32,6 +34,7 @@ def test_from_config(
         dict[str, float]: The metrics.
 
     Raises:
+        CheckpointError: The checkpoint is not of this config's model.
         ConfigError: ``out_item`` without ``out``.
     """
     if out is None and out_item is not None:
@@ -42,6 +45,7 @@ def test_from_config(
     if out and label_maps:
         _write_label_maps(cfg, out)
     runner = build_runner(cfg)
+    _require_fit(runner.model, checkpoint)
     if out and not label_maps and out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     metrics = runner.test()
@@ -111,6 +115,26 @@ def prepare_test_config(
         _use_tta(cfg)
     set_dataloader_defaults(cfg, 'test_dataloader', pin_memory, True)
     return cfg
+
+
+def _require_fit(model, checkpoint):
+    """Stop where mmengine would load what fits, and test a random rest."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    # mmengine looks for the weights under no other key.
+    state = read_state_dict(checkpoint, 'tested', nested=('state_dict',))
+    mismatch = compare_state(model, state).without(
+        # Statistics of images: whether they are saved depends on the version.
+        lambda key: key.startswith('data_preprocessor.')
+    )
+    if not mismatch:
+        return
+    raise CheckpointError(
+        f"tested checkpoint '{checkpoint}' does not fit the config's "
+        f'{type(model).__name__}: {mismatch.describe()} A test needs a whole '
+        "model's checkpoint: epoch_*.pth or iter_*.pth in the work directory "
+        'of a run of this config; an exported student is for init_cfg.'
+    )
 
 
 def _show(cfg, show, show_dir, interval, wait_time):

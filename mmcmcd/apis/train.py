@@ -4,11 +4,12 @@ import os
 
 import torch
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..compat import prepare_cpu_distributed
 from ..datasets import require_data_root
 from ..errors import CheckpointError, ConfigError, DatasetError
+from ..models.utils import pretrained_cfgs, require_pretrained
 from ..registry import DATASETS
 from .cli import load_config
 from .dataset_configs import phase_dataset_cfgs
@@ -28,17 +29,27 @@ def train_from_config(config, **options):
     """
     cfg = prepare_train_config(load_config(config), config, **options)
     require_data_roots(cfg)
+    require_pretrained_files(cfg)
     runner = build_runner(cfg)
+    _require_a_batch(runner)
+    runner.train()
+    return runner
+
+
+def _require_a_batch(runner):
+    """An epoch without any batch would end at once, without a word."""
     # Built here, so that it can be looked at before any step.
-    loader = runner.train_loop.dataloader
+    loop = runner.train_loop
+    # Other loops draw without end, and fill a batch from any set.
+    if not isinstance(loop, EpochBasedTrainLoop):
+        return
+    loader = loop.dataloader
     if not len(loader):
         raise DatasetError(
             f'The training set has {len(loader.dataset)} samples, too few '
             f'for one batch of {loader.batch_size} per process with '
             'drop_last. Lower train_dataloader.batch_size.'
         )
-    runner.train()
-    return runner
 
 
 def require_data_roots(cfg):
@@ -54,11 +65,41 @@ def require_data_roots(cfg):
         if not cfg.get(f'{phase}_dataloader'):
             continue
         for dataset in phase_dataset_cfgs(cfg, phase):
-            howto = getattr(DATASETS.get(dataset['type']), 'HOWTO', None)
-            if howto:
+            cls = dataset.get('type')
+            if isinstance(cls, str):
+                cls = DATASETS.get(cls)
+            if hasattr(cls, 'HOWTO'):
                 require_data_root(
-                    dataset.get('data_root', ''), dataset['type'], howto
+                    dataset.get('data_root', ''),
+                    cls.__name__,
+                    cls.HOWTO,
+                    dataset.get('backend_args'),
                 )
+
+
+def require_pretrained_files(cfg):
+    """Stop at once where a file of pretrained weights is not there.
+
+    Args:
+        cfg (Config): The configuration.
+
+    Raises:
+        CheckpointError: A local file named by an ``init_cfg`` of type
+            ``Pretrained`` does not exist; says what to give instead.
+    """
+    _require_pretrained_files(cfg.get('model'), 'model')
+
+
+def _require_pretrained_files(node, name):
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            _require_pretrained_files(item, f'{name}.{index}')
+    if not isinstance(node, dict):
+        return
+    for init_cfg in pretrained_cfgs(node.get('init_cfg')):
+        require_pretrained(init_cfg.get('checkpoint'), name)
+    for key, value in node.items():
+        _require_pretrained_files(value, f'{name}.{key}')
 
 
 def prepare_train_config(

@@ -6,7 +6,8 @@ NYU_HOWTO = (
     'Get nyu_depth_v2_labeled.mat (2.8 GB) from the page "NYU Depth Dataset '
     'V2" of Nathan Silberman and Rob Fergus and convert it: '
     'python tools/dataset_converters/nyu_depth_v2.py '
-    '--mat nyu_depth_v2_labeled.mat --out data/nyu_depth_v2. '
+    '--mat nyu_depth_v2_labeled.mat --out data/nyu_depth_v2 '
+    '(run it again if it was interrupted: it resumes). '
     '`make demo` needs no data at all.'
 )
 

@@ -114,7 +114,9 @@ class NYUDepthSegDataset(BaseSegDataset):
         if self.ann_file and not fileio.isfile(
             self.ann_file, backend_args=self.backend_args
         ):
-            raise DatasetError(describe_missing_list(self.ann_file))
+            raise DatasetError(
+                describe_missing_list(self.ann_file, self.HOWTO)
+            )
         if not self.ann_file:
             self._require_folder('img_path')
         items = super().load_data_list()

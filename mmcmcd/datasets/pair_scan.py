@@ -103,7 +103,7 @@ class FileSpec:
         return [path for path in paths if index.exists(path)]
 
 
-def scan_pairs(sides, seg_map=None, ann_file='', index=None):
+def scan_pairs(sides, seg_map=None, ann_file='', index=None, howto=''):
     """Find all pairs.
 
     A file is looked for under the name that the list or annotation gives,
@@ -115,6 +115,8 @@ def scan_pairs(sides, seg_map=None, ann_file='', index=None):
         ann_file (str): ``''`` (take what is in the folders), or a ``.txt``,
             ``.csv`` or ``.json`` file, see :class:`PairedModalityDataset`.
         index (FileIndex, optional): File listing to use.
+        howto (str): How to get the data; ends the message that the list is
+            missing.
 
     Returns:
         tuple[list[dict], dict[str, list[str]], dict]: The complete pairs
@@ -126,7 +128,7 @@ def scan_pairs(sides, seg_map=None, ann_file='', index=None):
         DatasetError: A folder or list is missing, or cannot be understood.
     """
     index = index or FileIndex()
-    rows, metainfo = _read_rows(sides, ann_file, index)
+    rows, metainfo = _read_rows(sides, ann_file, index, howto)
     columns = {key for row in rows for key in row}
     specs = dict(sides)
     if seg_map is not None:
@@ -176,7 +178,7 @@ def _find_pair(pair_id, row, specs, columns, index):
     return pair, wrong
 
 
-def _read_rows(sides, ann_file, index):
+def _read_rows(sides, ann_file, index, howto):
     """Return the rows as dicts, and the metainfo of the annotation."""
     if not ann_file:
         return _rows_from_folders(sides, index), {}
@@ -190,7 +192,7 @@ def _read_rows(sides, ann_file, index):
     try:
         text = fileio.get_text(ann_file, backend_args=index.backend_args)
     except FileNotFoundError:
-        raise DatasetError(describe_missing_list(ann_file)) from None
+        raise DatasetError(describe_missing_list(ann_file, howto)) from None
     if kind == '.json':
         return _rows_from_json(text, ann_file)
     return readers[kind](text, sides, ann_file), {}
@@ -293,8 +295,16 @@ def _derive_id(row, sides):
     )
 
 
-def describe_missing_list(ann_file):
-    """Message that a list is missing, with the lists that are there."""
+def describe_missing_list(ann_file, howto=''):
+    """Message that a list is missing, with the lists that are there.
+
+    Args:
+        ann_file (str): The list.
+        howto (str): How to get the data; ends the message.
+
+    Returns:
+        str: The message.
+    """
     folder = osp.dirname(ann_file) or '.'
     try:
         names = sorted(fileio.list_dir_or_file(folder, list_dir=False))
@@ -304,5 +314,5 @@ def describe_missing_list(ann_file):
     there = ', '.join(lists[:8]) or 'no list at all'
     return (
         f"The list '{ann_file}' does not exist. In its folder: {there}. "
-        'Correct ann_file (relative to data_root).'
+        f'Correct ann_file (relative to data_root). {howto}'.rstrip()
     )

@@ -184,6 +184,7 @@ class PairedModalityDataset(BaseDataset):
             self.seg_map_spec,
             self.ann_file,
             FileIndex(self.backend_args),
+            self.HOWTO,
         )
         for key, value in metainfo.items():
             self._metainfo.setdefault(key, value)

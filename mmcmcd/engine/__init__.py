@@ -2,6 +2,7 @@ from .hooks import (
     ProgressHook,
     SkippedPairsHook,
     StudentExportHook,
+    SyncStatisticsHook,
     TeacherFrozenHook,
     VerifyPretrainedHook,
 )
@@ -12,6 +13,7 @@ __all__ = [
     'ProgressHook',
     'SkippedPairsHook',
     'StudentExportHook',
+    'SyncStatisticsHook',
     'TeacherFrozenHook',
     'VerifyPretrainedHook',
 ]

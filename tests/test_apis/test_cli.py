@@ -1,13 +1,18 @@
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import BaseTransform
 
 from mmcmcd.apis import load_config, run_tool, user_message
+from mmcmcd.datasets.transforms import SharedGeometry
 from mmcmcd.errors import (
     CheckpointError,
     ConfigError,
     DatasetError,
+    PairConfigError,
     UnreadableFileError,
 )
+from mmcmcd.registry import TRANSFORMS
 
 
 def run(main, capsys):
@@ -82,14 +87,50 @@ def test_worker_wrapping_is_stripped(capsys):
     assert run(raiser(error), capsys) == (2, f'error: {message}\n')
 
 
-def test_other_ranks_fail_silently(capsys, monkeypatch):
+@pytest.mark.parametrize('cls', [CheckpointError, ConfigError])
+def test_what_all_ranks_meet_is_reported_by_the_first(
+    cls, capsys, monkeypatch
+):
     monkeypatch.setenv('RANK', '1')
-    assert run(raiser(ConfigError('x')), capsys) == (2, '')
+    assert run(raiser(cls('x')), capsys) == (2, '')
+    monkeypatch.setenv('RANK', '0')
+    assert run(raiser(cls('x')), capsys) == (2, 'error: x\n')
 
 
-def test_other_ranks_report_their_own_files(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    'cls', [DatasetError, PairConfigError, UnreadableFileError]
+)
+def test_data_faults_are_reported_by_every_rank(cls, capsys, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    assert run(raiser(cls('x')), capsys) == (2, 'error: x\n')
+    monkeypatch.setenv('RANK', '3')
+    assert run(raiser(cls('x')), capsys) == (2, '[rank 3] error: x\n')
+
+
+def test_pair_that_rejects_a_config_is_reported_by_its_rank(
+    capsys, monkeypatch
+):
+    """A draw that depends on content shows in some pairs only."""
+
+    @TRANSFORMS.register_module(name='CoinIfGrey', force=True)
+    class CoinIfGrey(BaseTransform):
+        moves_pixels_only = True
+
+        def transform(self, results):
+            if results['img'].ndim == 2:
+                np.random.random()
+            return results
+
+    pair = dict(
+        pair_id='a',
+        source=dict(img=np.zeros((4, 4, 3))),
+        target=dict(img=np.zeros((4, 4))),
+    )
+    shared = SharedGeometry([dict(type='mmcmcd.CoinIfGrey')])
     monkeypatch.setenv('RANK', '1')
-    assert run(raiser(UnreadableFileError('f')), capsys) == (2, 'error: f\n')
+    status, error = run(lambda: shared(pair), capsys)
+    assert status == 2
+    assert error.startswith("[rank 1] error: SharedGeometry: 'target' of ")
 
 
 def test_missing_config_file():

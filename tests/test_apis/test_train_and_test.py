@@ -3,7 +3,10 @@ import uuid
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel, PretrainedInit
 from mmpretrain.models import ResNet, ResNetV1c
+from mmseg.models import SegTTAModel
+from torch import nn, zeros
 
 from mmcmcd.apis import (
     export_student,
@@ -12,7 +15,10 @@ from mmcmcd.apis import (
     test_from_config,
     train_from_config,
 )
-from mmcmcd.errors import CheckpointError, ConfigError
+from mmcmcd.apis.test import _require_fit
+from mmcmcd.apis.train import require_data_roots, require_pretrained_files
+from mmcmcd.datasets import PairedModalityDataset
+from mmcmcd.errors import CheckpointError, ConfigError, DatasetError
 
 SMALL = dict(stem_channels=8, base_channels=8)
 
@@ -185,10 +191,21 @@ def test_distil_in_bfloat16_then_segment_and_test(tiny_run):
     again = torch.load(again, weights_only=True)
     assert again['meta'].keys() == exported['meta'].keys()
 
-    metrics = test_from_config(
-        str(tiny_run.config), str(checkpoint), work_dir=str(tiny_run.work_dir)
-    )
-    assert 0 <= metrics['retrieval/R@5'] <= 100
+    def test(path):
+        return test_from_config(
+            str(tiny_run.config),
+            str(path),
+            work_dir=str(tiny_run.work_dir),
+            cfg_options=dict(experiment_name=uuid.uuid4().hex),
+        )
+
+    assert 0 <= test(checkpoint)['retrieval/R@5'] <= 100
+    with pytest.raises(CheckpointError) as caught:
+        test(student)
+    message = str(caught.value)
+    assert message.startswith(f"tested checkpoint '{student}' does not fit")
+    assert 'CrossModalDistiller: 100 of 120 tensors are missing' in message
+    assert 'epoch_*.pth' in message
 
     runner = train(
         tiny_run,
@@ -265,8 +282,120 @@ def test_student_of_another_stem_or_depth(tiny_run, student, message):
 
 
 def test_student_file_that_is_missing(tiny_run):
-    with pytest.raises(CheckpointError, match=r"'none\.pth' does not exist"):
-        train(tiny_run, tiny_run.seg_config)
+    done = tiny_run.tool('train.py', tiny_run.seg_config)
+    assert done.returncode == 2
+    lines = [x for x in done.stderr.splitlines() if 'error: ' in x]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "error: backbone: pretrained checkpoint 'none.pth' does not exist."
+    )
+    assert 'model.backbone.init_cfg.checkpoint=FILE' in lines[0]
+    assert 'model.backbone.init_cfg=None' in lines[0]
+    # Before the runner and its log.
+    assert 'mmengine' not in done.stdout
+
+
+def test_pretrained_files_are_looked_for_everywhere(tmp_path):
+    def require(checkpoint, wrap=lambda init_cfg: init_cfg):
+        init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        part = dict(type='A', init_cfg=wrap(init_cfg))
+        model = dict(type='B', parts=[dict(type='C'), part])
+        require_pretrained_files(Config(dict(model=model)))
+
+    there = tmp_path / 'x.pth'
+    there.touch()
+    for name in (str(there), 'torchvision://resnet50', None):
+        require(name)
+    require('none.pth', lambda _: dict(type='Constant', val=0))
+    require_pretrained_files(Config({}))
+    for wrap in (
+        lambda init_cfg: init_cfg,
+        lambda init_cfg: [dict(type='Constant', val=0), init_cfg],
+        lambda init_cfg: dict(init_cfg, type=PretrainedInit),
+    ):
+        with pytest.raises(
+            CheckpointError, match=r'model\.parts\.1\.init_cfg\.checkpoint='
+        ):
+            require('none.pth', wrap)
+    with pytest.raises(CheckpointError, match='^teacher_projector checkpoint'):
+        require_pretrained_files(
+            Config(
+                dict(
+                    model=dict(
+                        teacher_projector=dict(
+                            init_cfg=dict(type='Pretrained', checkpoint='n')
+                        )
+                    )
+                )
+            )
+        )
+
+
+@pytest.mark.parametrize('wrap', [nn.Module, SegTTAModel])
+def test_tested_checkpoint_must_be_the_whole_model(tmp_path, wrap):
+    class Net(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(2, 2)
+            self.data_preprocessor.register_buffer('mean', torch.zeros(1))
+
+        def forward(self, *args, **kwargs):
+            raise NotImplementedError
+
+    path = str(tmp_path / 'x.pth')
+
+    def fit(change=(), **content):
+        net = Net()
+        state = {**net.state_dict(), **dict(change)}
+        state = {k: v for k, v in state.items() if v is not None}
+        torch.save(dict(state_dict=state, **content), path)
+        _require_fit(net if wrap is nn.Module else wrap(module=net), path)
+
+    fit(ema_state_dict={})
+    fit({'data_preprocessor.mean': None, 'data_preprocessor.std': zeros(1)})
+    for change, message in (
+        ({'head.bias': None}, r'1 of 3 tensors are missing .*head\.bias'),
+        ({'neck.bias': zeros(1)}, r'1 in the file unknown .*neck\.bias'),
+        ({'head.bias': zeros(3)}, r'1 of another shape .*head\.bias'),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            fit(change)
+    torch.save(dict(model=Net().state_dict()), path)
+    with pytest.raises(CheckpointError, match='holds no weights'):
+        _require_fit(Net(), path)
+
+
+def test_resume_with_another_teacher(tiny_run):
+    once = dict(no_validate=True)
+    train(tiny_run, cfg_options={'train_cfg.max_epochs': 1}, **once)
+    train(tiny_run, resume='auto', **once)
+    rewrite(tiny_run.teacher, lambda s: {k: v + 1 for k, v in s.items()})
+    with pytest.raises(CheckpointError, match='had another teacher') as caught:
+        train(
+            tiny_run,
+            resume='auto',
+            cfg_options={'train_cfg.max_epochs': 3},
+            **once,
+        )
+    assert str(tiny_run.teacher) in str(caught.value)
+
+
+def test_averaged_student_is_that_of_the_last_checkpoint(tiny_run):
+    config = tiny_run.root / 'ema.py'
+    config.write_text(
+        "_base_ = './tiny.py'\n"
+        'custom_hooks = [*_base_.custom_hooks, '
+        "dict(type='mmengine.EMAHook', momentum=0.5)]\n"
+    )
+    runner = train(tiny_run, config, no_validate=True)
+    student = (tiny_run.work_dir / 'last_student').read_text()
+    exported = torch.load(student)['state_dict']
+    last = (tiny_run.work_dir / 'last_checkpoint').read_text()
+    saved = torch.load(last, weights_only=False)['state_dict']
+    for key, value in exported.items():
+        assert torch.equal(value, saved['student' + key[len('backbone') :]])
+    raw = runner.model.student.conv1.weight
+    assert not torch.equal(exported['backbone.conv1.weight'], raw)
 
 
 def test_missing_data_stop_before_anything_else(tiny_run):
@@ -278,6 +407,48 @@ def test_missing_data_stop_before_anything_else(tiny_run):
     assert "the data root '/no/data' does not exist" in done.stderr
     assert 'Traceback' not in done.stderr and 'mmengine' not in done.stdout
     assert not tiny_run.work_dir.exists()
+
+
+@pytest.mark.parametrize(
+    'kind', [PairedModalityDataset, 'mmcmcd.PairedModalityDataset']
+)
+def test_data_sets_named_by_class(kind):
+    dataset = dict(type=kind, data_root='/no/data')
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(DatasetError, match=r"^PairedModal.*'/no/data' does"):
+        require_data_roots(cfg)
+
+
+def test_data_sets_without_howto_are_left_alone():
+    for kind in (torch.utils.data.TensorDataset, 'mmpretrain.CIFAR10', 'No'):
+        dataset = dict(type=kind, data_root='/no/data')
+        cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+        require_data_roots(cfg)
+
+
+def test_infinite_sampler_fills_a_batch_from_a_small_set(tiny_run):
+    runner = train(
+        tiny_run,
+        tiny_run.seg_config,
+        cfg_options={
+            'model.backbone.init_cfg': None,
+            'train_dataloader.batch_size': 12,
+            'train_dataloader.drop_last': True,
+            'train_cfg.max_iters': 1,
+        },
+    )
+    assert len(runner.train_dataloader) == 0
+    assert runner.iter == 1
+
+
+def test_no_training_loop_is_left_to_mmengine(tiny_run):
+    with pytest.raises(RuntimeError, match='train_loop` should not be None'):
+        train(
+            tiny_run,
+            cfg_options=dict(
+                train_cfg=None, train_dataloader=None, optim_wrapper=None
+            ),
+        )
 
 
 def test_a_set_smaller_than_a_batch_is_named(tiny_run):

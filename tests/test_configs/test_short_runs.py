@@ -7,6 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from conftest import process_env
@@ -207,3 +209,57 @@ model = dict(student=_net, student_projector=_projector)
         if p.stem == 'scalars'
         for line in p.read_text().splitlines()
     )
+
+
+CLASSIFIER = """
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['mmcmcd'])
+_data = dict(
+    type='CustomDataset',
+    data_root={root!r},
+    pipeline=[dict(type='LoadImageFromFile', color_type='grayscale'),
+              dict(type='Resize', scale=32), dict(type='PackInputs')])
+train_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False, dataset=_data,
+    sampler=dict(type='DefaultSampler', shuffle=True))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+# At rate zero the saved weights are those that training began with.
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.))
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(mean=[100.], std=[50.], num_classes=2),
+    backbone=dict(type='ResNet', depth=18, in_channels=1, stem_channels=8,
+                  base_channels=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=64,
+              loss=dict(type='CrossEntropyLoss')))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+"""
+
+
+@pytest.mark.slow
+def test_student_goes_in_by_the_benchmark_scripts_options(student, tmp_path):
+    """`model.backbone.init_cfg.*` on mmpretrain's own command line."""
+    rng = np.random.default_rng(0)
+    for name in ('a', 'b'):
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        for i in range(4):
+            image = rng.integers(0, 256, (32, 32), np.uint8)
+            cv2.imwrite(str(tmp_path / f'data/{name}/{i}.png'), image)
+    config = tmp_path / 'classifier.py'
+    config.write_text(CLASSIFIER.format(root=str(tmp_path / 'data')))
+    run(
+        stock_script('mmpretrain'),
+        config,
+        tmp_path / 'work',
+        [
+            'model.backbone.init_cfg.type=Pretrained',
+            f'model.backbone.init_cfg.checkpoint={student}',
+            'model.backbone.init_cfg.prefix=backbone.',
+        ],
+    )
+    saved = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
+    given = torch.load(student)['state_dict']
+    for key, value in given.items():
+        if key.endswith('weight'):
+            assert torch.equal(saved['state_dict'][key], value)

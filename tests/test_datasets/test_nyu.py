@@ -59,6 +59,18 @@ def test_missing_root_says_how_to_get_the_data(cls):
     assert 'make demo' in message and '\n' not in message
 
 
+@pytest.mark.parametrize('cls', [NYURGBDPairs, NYUDepthSegDataset])
+def test_missing_list_says_how_to_finish_the_conversion(root, cls):
+    (root / 'splits/train.txt').unlink()
+    (root / 'splits').rmdir()
+    with pytest.raises(DatasetError) as error:
+        cls(data_root=str(root), ann_file='splits/train.txt')
+    message = str(error.value)
+    assert "splits/train.txt' does not exist" in message
+    assert '--mat nyu_depth_v2_labeled.mat --out data/nyu_depth_v2' in message
+    assert 'run it again if it was interrupted: it resumes' in message
+
+
 @pytest.mark.parametrize(
     'number, names', [(40, NYU40_CLASSES), (13, NYU13_CLASSES)]
 )

@@ -257,7 +257,10 @@ def test_malformed_list(tmp_path, text, words):
 def test_missing_list_names_those_that_exist(tmp_path):
     fake_set(tmp_path, ['a'])
     touch(tmp_path, 'splits/train.txt')
-    with pytest.raises(DatasetError, match=r'trian.txt.*In its.*: train.txt'):
+    with pytest.raises(
+        DatasetError,
+        match=(r'trian.txt.*In its.*: train.txt.*Set data_root to the folder'),
+    ):
         build(tmp_path, ann_file='splits/trian.txt')
 
 

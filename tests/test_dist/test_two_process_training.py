@@ -15,15 +15,17 @@ from mmengine.registry import HOOKS
 @HOOKS.register_module()
 class RankProbe(Hook):
     def __init__(self):
-        self.pairs = []
+        self.pairs, self.groups = [], []
 
     def after_train_iter(self, runner, batch_idx, data_batch, outputs):
         self.pairs += [s.pair_id for s in data_batch['data_samples']]
+        self.groups += [s.group_index for s in data_batch['data_samples']]
 
     def after_train(self, runner):
         model = runner.model.module
         torch.save(
             dict(state=model.state_dict(), pairs=self.pairs,
+                 groups=self.groups,
                  teacher=model.teacher.state_hash()),
             '{root}/rank%d.pth' % get_rank())
 """
@@ -34,10 +36,13 @@ custom_imports = dict(imports=['mmcmcd', 'rank_probe'])
 custom_hooks = [
     *_base_.custom_hooks,
     # Validation splits the pairs: without it each rank has its own BN.
-    dict(type='SyncBuffersHook'),
+    dict(type='mmcmcd.SyncStatisticsHook'),
     dict(type='RankProbe'),
 ]
 train_dataloader = dict(batch_size=2)
+# Wider than it is filled, to see its empty rows too.
+model = dict(queue=dict(
+    type='mmcmcd.FeatureQueue', size=20, teacher_dim=64, student_dim=64))
 """
 
 
@@ -67,9 +72,16 @@ def test_two_processes_train_one_student(tiny_run):
     ranks = [torch.load(tiny_run.root / f'rank{i}.pth') for i in (0, 1)]
     first, second = (rank['state'] for rank in ranks)
     trained = [key for key in first if key.startswith('student.')]
-    assert trained
-    for key in trained:
+    assert any(key.endswith('.running_var') for key in trained)
+    for key in first:
         assert torch.equal(first[key], second[key]), key
+    # Numbers of 63 bits, which no average would leave as they are.
+    groups = torch.tensor([rank['groups'] for rank in ranks])
+    expected = groups.view(2, 4, 2).transpose(0, 1).flatten()  # by step
+    stored = first['queue.group_ids']
+    assert torch.equal(stored[:16], expected)
+    assert (stored[16:] == -1).all()
+    assert int(first['queue.written']) == 16
     assert ranks[0]['teacher'] == ranks[1]['teacher']
     # Each epoch visits every pair once, whichever process sees it.
     for epoch in (slice(0, 4), slice(4, 8)):
@@ -79,7 +91,7 @@ def test_two_processes_train_one_student(tiny_run):
     last = (tiny_run.work_dir / 'last_checkpoint').read_text()
     checkpoint = torch.load(last, weights_only=False)
     assert checkpoint['meta']['epoch'] == 2
-    assert not any('teacher' in key for key in checkpoint['state_dict'])
+    assert not any(k.startswith('teacher') for k in checkpoint['state_dict'])
     assert len(list(tiny_run.work_dir.glob('student-*.pth'))) == 1
     (trained_metric,) = re.findall(METRIC, result.stdout)
 

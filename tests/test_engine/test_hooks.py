@@ -4,6 +4,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmpretrain.models import ResNet, ResNetV1c
@@ -12,10 +13,12 @@ from torch import nn
 from mmcmcd.engine import (
     SkippedPairsHook,
     StudentExportHook,
+    SyncStatisticsHook,
     TeacherFrozenHook,
     VerifyPretrainedHook,
 )
 from mmcmcd.errors import CheckpointError, ConfigError
+from mmcmcd.models.memory import FeatureQueue
 from mmcmcd.models.utils import adapt_input_channels, file_sha256, state_hash
 
 SMALL = dict(stem_channels=8, base_channels=8)
@@ -44,6 +47,9 @@ class Teacher:
         self.module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
         self.module.eval()
 
+    def load(self):
+        pass
+
     def state_hash(self):
         return state_hash(self.module)
 
@@ -58,7 +64,7 @@ class Distiller(Model):
         return self.hidden[0]
 
 
-def runner_of(model, trained=None, **kwargs):
+def runner_of(model, trained=None, hooks=(), **kwargs):
     parameters = list((trained or model).parameters())
     optimizer = torch.optim.SGD(parameters, lr=0.1)
     return SimpleNamespace(
@@ -67,6 +73,7 @@ def runner_of(model, trained=None, **kwargs):
         logger=MagicMock(),
         epoch=0,
         iter=0,
+        hooks=hooks,
         **kwargs,
     )
 
@@ -112,8 +119,15 @@ def test_verify_refuses_another_network(tmp_path, network, message):
 
 def test_verify_refuses_missing_file_and_wrong_prefix(tmp_path):
     net = ResNet(18, **SMALL)
-    with pytest.raises(CheckpointError, match=r"'none\.pth' does not exist"):
+    with pytest.raises(CheckpointError) as caught:
         verify(net, 'none.pth')
+    message = str(caught.value)
+    assert message.startswith(
+        "backbone: pretrained checkpoint 'none.pth' does not exist. Give an "
+        'exported student (student-*.pth'
+    )
+    assert '--cfg-options model.backbone.init_cfg.checkpoint=FILE' in message
+    assert 'model.backbone.init_cfg=None' in message
     path = student_file(tmp_path, net)
     with pytest.raises(CheckpointError, match=r"set prefix='backbone\.'"):
         verify(net, path, prefix='student.')
@@ -214,6 +228,32 @@ def test_model_without_teacher():
         TeacherFrozenHook().before_train(runner)
 
 
+def resumed(model, checkpoint, resume=True):
+    teacher = dict(init_cfg=dict(checkpoint='b.pth'))
+    cfg = ConfigDict(model=dict(teacher=teacher))
+    runner = runner_of(model, cfg=cfg, _resume=resume)
+    TeacherFrozenHook().after_load_checkpoint(runner, checkpoint)
+
+
+def test_run_goes_on_with_its_own_teacher_only():
+    model, other = Distiller(), Distiller()
+    checkpoint = dict(meta=dict(epoch=1))
+    TeacherFrozenHook().before_save_checkpoint(runner_of(model), checkpoint)
+    stored = model.teacher.state_hash()
+    assert checkpoint['meta'] == dict(epoch=1, teacher_sha256=stored)
+    resumed(model, checkpoint)
+    with pytest.raises(CheckpointError) as caught:
+        resumed(other, checkpoint)
+    assert stored in str(caught.value)
+    assert f"('b.pth') have sha256 {other.teacher.state_hash()}" in str(
+        caught.value
+    )
+    # Another start, and files that say nothing about the teacher.
+    resumed(other, checkpoint, resume=False)
+    resumed(other, dict(meta=dict(epoch=1)))
+    resumed(other, dict(state_dict={}))
+
+
 # SkippedPairsHook
 
 
@@ -238,6 +278,35 @@ def test_skipped_pairs_are_counted_through_wrappers():
     assert len(lines) == 2
     assert lines[0].startswith('3 unreadable pairs were skipped in epoch 1, 3')
     assert lines[1].startswith('4 unreadable pairs were skipped in epoch 3, 7')
+
+
+# SyncStatisticsHook; tests/test_dist runs it in two processes
+
+
+def test_running_statistics_alone_are_averaged(monkeypatch):
+    reduced = []
+    monkeypatch.setattr(
+        'mmcmcd.engine.hooks.sync_statistics_hook.all_reduce_params',
+        lambda tensors, op: reduced.extend([op, *tensors]),
+    )
+    model, ema = (
+        Model(
+            norm=nn.BatchNorm2d(3),
+            plain=nn.BatchNorm1d(3, track_running_stats=False),
+            queue=FeatureQueue(4, teacher_dim=2, student_dim=2),
+        )
+        for _ in range(2)
+    )
+    hook = EMAHook()
+    hook.ema_model = ema
+    runner = runner_of(model, hooks=[hook])
+    for step in ('after_train_epoch', 'before_val_epoch'):
+        reduced.clear()
+        getattr(SyncStatisticsHook(), step)(runner)
+        norms = (model.norm, ema.norm)
+        expected = [x for n in norms for x in (n.running_mean, n.running_var)]
+        assert reduced[0] == 'mean' and len(reduced) == 5
+        assert all(a is b for a, b in zip(reduced[1:], expected, strict=True))
 
 
 # StudentExportHook
@@ -266,6 +335,24 @@ def test_student_is_written_and_described(tmp_path):
     StudentExportHook().before_save_checkpoint(runner, checkpoint)
     assert checkpoint['meta']['epoch'] == 1
     assert checkpoint['meta']['student'] == dict(type='ResNet', depth=18)
+
+
+def test_student_is_the_averaged_one_with_ema(tmp_path):
+    model, ema = Distiller(), EMAHook(momentum=0.5)
+    runner = runner_of(
+        model, hooks=[ema], work_dir=str(tmp_path), cfg=ConfigDict()
+    )
+    ema.before_run(runner)
+    for value in (0.0, 4.0):
+        model.student.weight.data.fill_(value)
+        ema.after_train_iter(runner, 0)
+    checkpoint = dict(state_dict=model.state_dict())
+    ema.before_save_checkpoint(runner, checkpoint)
+    StudentExportHook().after_train(runner)
+    content = torch.load((tmp_path / 'last_student').read_text())
+    weight = content['state_dict']['backbone.weight']
+    assert torch.equal(weight, torch.full((2, 2), 2.0))
+    assert torch.equal(weight, checkpoint['state_dict']['student.weight'])
 
 
 def test_student_goes_where_it_is_told(tmp_path):

@@ -7,7 +7,12 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
 
-from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
+from mmcmcd.errors import (
+    ConfigError,
+    DatasetError,
+    PairConfigError,
+    UnreadableFileError,
+)
 from mmcmcd.registry import TRANSFORMS
 
 # Values of these must not be mixed across pixels (holes, vectors).
@@ -170,7 +175,8 @@ class SharedGeometry(BaseTransform):
 
     Raises:
         ConfigError: A transform cannot be shared: it would resample depth
-            or labels, or its draws depend on the image's content.
+            or labels.
+        PairConfigError: Its draws depend on the image's content.
         DatasetError: Fields of a pair differ in size, or a transform
             returned None.
     """
@@ -217,7 +223,7 @@ class SharedGeometry(BaseTransform):
             if first is None:
                 first = probe
             elif probe != first:
-                raise ConfigError(
+                raise PairConfigError(
                     f'SharedGeometry: {name!r} of pair '
                     f'{results.get("pair_id")!r} consumed other random '
                     'numbers than the first side, so the sides would not '

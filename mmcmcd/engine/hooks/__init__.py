@@ -1,6 +1,7 @@
 from .progress_hook import ProgressHook
 from .skipped_pairs_hook import SkippedPairsHook
 from .student_export_hook import StudentExportHook
+from .sync_statistics_hook import SyncStatisticsHook
 from .teacher_frozen_hook import TeacherFrozenHook
 from .verify_pretrained_hook import VerifyPretrainedHook
 
@@ -8,6 +9,7 @@ __all__ = [
     'ProgressHook',
     'SkippedPairsHook',
     'StudentExportHook',
+    'SyncStatisticsHook',
     'TeacherFrozenHook',
     'VerifyPretrainedHook',
 ]

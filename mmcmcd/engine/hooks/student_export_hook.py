@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 
 from ...models.utils import export_student
@@ -14,8 +14,10 @@ class StudentExportHook(Hook):
 
     ``student-<sha8>.pth`` has ``backbone.*`` keys for stock models, and the
     text file ``last_student`` names it, as mmengine's ``last_checkpoint``
-    does.  Training checkpoints get the student's config and preprocessing
-    into their ``meta``, so that a later export knows them.
+    does.  It is the student of a checkpoint's ``state_dict``, hence with an
+    ``EMAHook`` the averaged one.  Training checkpoints get the student's
+    config and preprocessing into their ``meta``, so that a later export knows
+    them.
 
     Args:
         out_dir (str, optional): Directory to write to. Defaults to None: the
@@ -41,16 +43,24 @@ class StudentExportHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
         out_dir = Path(self.out_dir or runner.work_dir)
         meta = dict(
             _describe(runner.cfg), epoch=runner.epoch, iter=runner.iter
         )
-        path = export_student(model, out_dir / 'student.pth', meta=meta)
+        path = export_student(
+            _saved_model(runner), out_dir / 'student.pth', meta=meta
+        )
         (out_dir / 'last_student').write_text(path)
         runner.logger.info(f'Student written to {path}')
+
+
+def _saved_model(runner):
+    """The model whose weights a checkpoint has as its ``state_dict``."""
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            return hook.ema_model.module
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
 
 
 def _describe(cfg):

@@ -1,8 +1,10 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ...errors import ConfigError
+from ...errors import CheckpointError, ConfigError
 from ...registry import HOOKS
+
+_META_KEY = 'teacher_sha256'
 
 
 @HOOKS.register_module()
@@ -12,7 +14,9 @@ class TeacherFrozenHook(Hook):
     Before training: no tensor of the teacher is in the optimizer or among the
     model's own parameters and buffers.  Then every ``interval`` epochs and
     after training: its weights and statistics are what was loaded, by
-    SHA-256, and all its modules are in eval mode.
+    SHA-256, and all its modules are in eval mode.  Checkpoints store that
+    hash as ``meta['teacher_sha256']``, and a run resumes with the same
+    teacher only.
 
     Args:
         interval (int): Epochs between two checks. Defaults to 10.
@@ -68,6 +72,41 @@ class TeacherFrozenHook(Hook):
         if self.every_n_epochs(runner, self.interval):
             self._check(_teacher(runner))
 
+    def before_save_checkpoint(self, runner, checkpoint):
+        """Say in a checkpoint by which teacher its student was taught.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): What will be saved; its ``meta`` is changed.
+        """
+        checkpoint.setdefault('meta', {})[_META_KEY] = _loaded_hash(runner)
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        """Refuse to go on with another teacher.
+
+        Another start (``load_from``) may have another teacher.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): What was read.
+
+        Raises:
+            CheckpointError: The run to resume had another teacher.
+        """
+        stored = checkpoint.get('meta', {}).get(_META_KEY)
+        # The runner says nowhere else whether it resumes or loads.
+        if stored is None or not runner._resume:
+            return
+        present = _loaded_hash(runner)
+        if stored != present:
+            raise CheckpointError(
+                'the run to resume had another teacher: its checkpoint says '
+                f'sha256 {stored}, the weights of model.teacher'
+                f'{_teacher_file(runner)} have sha256 {present}. Give the '
+                'teacher of that run, or start a new run from its student: '
+                'load_from=CHECKPOINT without --resume.'
+            )
+
     def after_train(self, runner):
         """Check once more.
 
@@ -92,6 +131,19 @@ class TeacherFrozenHook(Hook):
                 "the teacher's weights or statistics changed since they were "
                 'loaded: something wrote to them during training.'
             )
+
+
+def _loaded_hash(runner):
+    teacher = _teacher(runner)
+    teacher.load()
+    return teacher.state_hash()
+
+
+def _teacher_file(runner):
+    model = runner.cfg.get('model') or {}
+    init_cfg = (model.get('teacher') or {}).get('init_cfg') or {}
+    checkpoint = init_cfg.get('checkpoint')
+    return f" ('{checkpoint}')" if checkpoint else ''
 
 
 def _teacher(runner):

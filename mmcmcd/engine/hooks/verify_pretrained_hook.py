@@ -1,11 +1,17 @@
 import re
 
 from mmengine.hooks import Hook
-from mmengine.model import PretrainedInit, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 from ...errors import CheckpointError
-from ...models.utils import compare_state, read_state_dict, select_prefix
+from ...models.utils import (
+    compare_state,
+    pretrained_cfgs,
+    read_state_dict,
+    require_pretrained,
+    select_prefix,
+)
 from ...registry import HOOKS
 
 _HEAD = re.compile(r'(\w*head|fc|classifier)\.')
@@ -51,13 +57,15 @@ class VerifyPretrainedHook(Hook):
         if is_model_wrapper(model):
             model = model.module
         for name, module in model.named_modules():
-            for init_cfg in _pretrained_cfgs(module):
+            for init_cfg in pretrained_cfgs(getattr(module, 'init_cfg', None)):
                 self._verify(name or 'model', module, init_cfg)
 
     def _verify(self, name, module, init_cfg):
         checkpoint = init_cfg.get('checkpoint')
         prefix = init_cfg.get('prefix') or ''
         role = f'{name}: pretrained'
+        where = 'model' if name == 'model' else f'model.{name}'
+        require_pretrained(checkpoint, where)
         # mmengine looks for the weights under no other key.
         state = read_state_dict(checkpoint, role, nested=('state_dict',))
         state = select_prefix(state, prefix, module, checkpoint, role)
@@ -73,13 +81,3 @@ class VerifyPretrainedHook(Hook):
                 f"{role} checkpoint '{checkpoint}' (prefix '{prefix}') does "
                 f'not fit {type(module).__name__}: {mismatch.describe()}'
             )
-
-
-def _pretrained_cfgs(module):
-    init_cfg = getattr(module, 'init_cfg', None) or []
-    init_cfgs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg
-    return [
-        cfg
-        for cfg in init_cfgs
-        if cfg.get('type') in ('Pretrained', PretrainedInit)
-    ]

@@ -4,8 +4,10 @@ from .checkpoint import (
     compare_state,
     file_sha256,
     load_backbone_strict,
+    pretrained_cfgs,
     read_checkpoint,
     read_state_dict,
+    require_pretrained,
     select_prefix,
     state_hash,
 )
@@ -20,8 +22,10 @@ __all__ = [
     'export_student',
     'file_sha256',
     'load_backbone_strict',
+    'pretrained_cfgs',
     'read_checkpoint',
     'read_state_dict',
+    'require_pretrained',
     'select_prefix',
     'state_hash',
 ]

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
@@ -22,6 +23,14 @@ _TEACHER_SOURCES = (
     "mmpretrain model zoo (a file or URL, prefix='backbone.'), from "
     "torchvision (checkpoint='torchvision://resnet50', no prefix), or from "
     "an mmseg model (type='mmseg.ResNetV1c', prefix='backbone.')."
+)
+
+
+_STUDENT_SOURCES = (
+    'Give an exported student (student-*.pth in the work directory of a '
+    'distillation run) or other weights: '
+    '--cfg-options {0}.init_cfg.checkpoint=FILE; or train from scratch: '
+    '--cfg-options {0}.init_cfg=None.'
 )
 
 
@@ -157,6 +166,52 @@ def load_backbone_strict(module, checkpoint, prefix='', role='teacher'):
     print_log(
         f'{role}: {len(state)} tensors from {_identity(checkpoint)}',
         logger='current',
+    )
+
+
+def pretrained_cfgs(init_cfg):
+    """Those of a module's ``init_cfg`` that load a file.
+
+    Args:
+        init_cfg (dict | list[dict] | None): As mmengine takes it.
+
+    Returns:
+        list[dict]: The configs of type ``Pretrained``.
+    """
+    init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return [
+        cfg
+        for cfg in init_cfgs
+        if isinstance(cfg, dict)
+        and cfg.get('type') in ('Pretrained', PretrainedInit)
+    ]
+
+
+def require_pretrained(checkpoint, name):
+    """Stop if a local file that an ``init_cfg`` names does not exist.
+
+    Args:
+        checkpoint (str): File or URL; URLs are not looked up.
+        name (str): Where the module stands in the config, e.g.
+            ``'model.backbone'``.
+
+    Raises:
+        CheckpointError: There is no such file; says what to give instead.
+    """
+    if (
+        not isinstance(checkpoint, str)
+        or '://' in checkpoint
+        or os.path.isfile(os.path.expanduser(checkpoint))
+    ):
+        return
+    role = name.removeprefix('model.')
+    if role.startswith('teacher'):
+        advice = _TEACHER_SOURCES
+    else:
+        role = f'{role}: pretrained'
+        advice = _STUDENT_SOURCES.format(name)
+    raise CheckpointError(
+        f"{role} checkpoint '{checkpoint}' does not exist. {advice}"
     )
 
 
