@@ -233,6 +233,12 @@ class PairedModalityDataset(BaseDataset):
             item['group_id'] = self._group_id(pair)
             item['group_index'] = self._group_index(item['group_id'])
             items.append(item)
+        if len(items) > 1 and len({i['group_index'] for i in items}) == 1:
+            raise DatasetError(
+                f'All {len(items)} pairs are in one group '
+                f'({items[0]["group_id"]!r}): nothing could be contrasted. '
+                'Correct group_pattern or the column group_id.'
+            )
         return items
 
     def _group_index(self, group_id):

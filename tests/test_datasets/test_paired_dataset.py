@@ -375,6 +375,12 @@ def test_malformed_annotation(tmp_path, name, text, words):
 # --------------------------------------------------------- groups, wrappers
 
 
+def test_one_group_for_all_is_refused(tmp_path):
+    fake_set(tmp_path, ['room_1', 'room_2'])
+    with pytest.raises(DatasetError, match=r"one group \('room'\)"):
+        build(tmp_path, group_pattern=r'^(\w+)_\d+$')
+
+
 def test_group_pattern(tmp_path):
     fake_set(tmp_path, ['kitchen_1', 'hall_1', 'kitchen_2'])
     dataset = build(tmp_path, group_pattern=r'^(\w+)_\d+$')

@@ -145,7 +145,8 @@ class SharedGeometry(BaseTransform):
     transform without an ``interpolation`` argument is refused for them,
     unless it is known to move pixels only or says so by a class attribute
     ``moves_pixels_only = True``.  That keeps photometric transforms away
-    from depth, too.
+    from depth, too.  A transform that draws from a generator of its own,
+    not from the global ones, cannot be shared, and is not noticed.
 
     OpenCV's 'nearest' resize takes the first pixel of each cell, 'bilinear'
     its centre, so when both are used an image shrunk s times is displaced
