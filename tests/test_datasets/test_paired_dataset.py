@@ -336,6 +336,7 @@ def test_labels_by_name_and_seg_map_column(tmp_path):
 def test_faulty_annotation(tmp_path, change, fault):
     rows = copy.deepcopy(ROWS)
     rows[1].update(change)
+    rows[2]['group_id'] = 'other'
     ann_file = annotate(tmp_path, 'csv', rows)
     with pytest.raises(DatasetError) as error:
         build(tmp_path, ann_file=ann_file)
