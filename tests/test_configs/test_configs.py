@@ -1,12 +1,15 @@
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 
+from mmcmcd.errors import UnreadableFileError
 from mmcmcd.registry import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,3 +118,33 @@ def test_real_data_root_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv('MMCMCD_REALDATA')
     cfg = Config.fromfile(ROOT / 'configs/cmcd/depth_nyu_tiny.py')
     assert cfg.train_dataloader.dataset.data_root == 'data/nyuv2/'
+
+
+@pytest.mark.parametrize(
+    'name', ['cmcd/depth_nyu', 'downstream/depth_nyu_fcn_r50']
+)
+def test_all_invalid_depth_is_refused(tmp_path, name):
+    """A sensor that saw nothing teaches nothing: the pair is named."""
+    for folder in ('rgb', 'depth', 'label40', 'splits'):
+        (tmp_path / folder).mkdir()
+    (tmp_path / 'splits/train.txt').write_text('0000\n0001\n')
+    for index, depth in enumerate((0, 2000)):
+        stem = f'{index:04d}'
+        cv2.imwrite(
+            str(tmp_path / f'rgb/{stem}.jpg'),
+            np.full((48, 64, 3), 100, np.uint8),
+        )
+        cv2.imwrite(
+            str(tmp_path / f'depth/{stem}.png'),
+            np.full((48, 64), depth, np.uint16),
+        )
+        cv2.imwrite(
+            str(tmp_path / f'label40/{stem}.png'), np.zeros((48, 64), np.uint8)
+        )
+    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
+    cfg.train_dataloader.dataset.data_root = str(tmp_path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        assert dataset[1] is not None
+        with pytest.raises(UnreadableFileError, match=r'0000.png.*valid'):
+            dataset[0]
