@@ -17,6 +17,7 @@ train_dataloader = dict(
         pipeline=[
             *_load,
             dict(type='LoadAnnotations'),
+            dict(type='RandomCrop', crop_size=(96, 128)),
             dict(type='RandomFlip', prob=0.5),
             *_encode,
         ]))
@@ -29,12 +30,12 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 model = dict(
     backbone=dict(stem_channels=32, base_channels=32),
-    data_preprocessor=dict(size=(120, 160)),
+    data_preprocessor=dict(size=(96, 128)),
     decode_head=dict(in_channels=[64, 128, 256], channels=64))
 optim_wrapper = dict(type='OptimWrapper')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=20, by_epoch=False),
-    dict(type='PolyLR', power=0.9, begin=20, end=300, by_epoch=False),
+    dict(type='PolyLR', power=0.9, begin=20, end=150, by_epoch=False),
 ]
-train_cfg = dict(max_iters=300, val_interval=300)
-default_hooks = dict(checkpoint=dict(interval=300))
+train_cfg = dict(max_iters=150, val_interval=150)
+default_hooks = dict(checkpoint=dict(interval=150))

@@ -20,6 +20,8 @@ from mmcmcd.engine import ProgressHook
 from mmcmcd.models.utils import file_sha256
 from mmcmcd.registry import DATASETS, TRANSFORMS
 
+from .dataset_configs import phase_dataset_cfgs
+
 
 class Draw(NamedTuple):
     """One draw of labels.
@@ -216,11 +218,14 @@ def draw_predictions(
         path (str | Path): Picture to write.
         num_frames (int): Frames, spread evenly over the validation set.
     """
-    pipeline = study.config.val_dataloader.dataset.pipeline
+    # Also sets the default scope, where no run of this process did.
+    (cfg,) = phase_dataset_cfgs(study.config, 'val')
+    dataset = DATASETS.build(cfg)
     load_depth = TRANSFORMS.build(
-        next(t for t in pipeline if t['type'].endswith('LoadDepthFromFile'))
+        next(
+            t for t in cfg.pipeline if t['type'].endswith('LoadDepthFromFile')
+        )
     )
-    dataset = DATASETS.build(study.config.val_dataloader.dataset)
     chosen = [i * len(dataset) // num_frames for i in range(num_frames)]
     predictions = {
         name: study.predict(name, draw, chosen) for name in study.students
