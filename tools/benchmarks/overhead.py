@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -165,7 +166,7 @@ class _BareLoopHook(Hook):
         source = (source - pre.source.mean) / pre.source.std
         target = batch['inputs']['target'].float()
         target = (target - pre.target.mean) / pre.target.std
-        teacher = model.teacher(source)
+        teacher = model.embed_source(source)
         student = model.embed_target(target)
         loss = sum(model.losses['cmcd'](student, teacher).values())
         self.optimizer.zero_grad()
@@ -231,6 +232,7 @@ def main():
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(0)
     init_default_scope('mmpretrain')
+    MMLogger.get_instance('mmengine', log_level='WARNING')
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_pairs(root / 'data', args.pairs)
