@@ -13,7 +13,7 @@ train_dataloader = dict(
     num_workers=1,
     dataset=dict(
         **_data,
-        ann_file='splits/few_10_0.txt',
+        ann_file='splits/few_20_0.txt',
         pipeline=[
             *_load,
             dict(type='LoadAnnotations'),
@@ -35,7 +35,7 @@ model = dict(
 optim_wrapper = dict(type='OptimWrapper')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=20, by_epoch=False),
-    dict(type='PolyLR', power=0.9, begin=20, end=150, by_epoch=False),
+    dict(type='PolyLR', power=0.9, begin=20, end=300, by_epoch=False),
 ]
-train_cfg = dict(max_iters=150, val_interval=150)
-default_hooks = dict(checkpoint=dict(interval=150))
+train_cfg = dict(max_iters=300, val_interval=300)
+default_hooks = dict(checkpoint=dict(interval=300))

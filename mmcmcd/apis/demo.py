@@ -19,7 +19,7 @@ from .few_label import (
 )
 
 NUM_FRAMES = 480
-LABELS = 10
+LABELS = 20
 SCRATCH, DISTILLED = 'from scratch', 'distilled'
 
 

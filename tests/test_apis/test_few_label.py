@@ -186,7 +186,7 @@ def test_demo_runs_all_steps_and_resumes(tmp_path, capsys, monkeypatch):
     assert {r['student'] for r in results} == {'from scratch', 'distilled'}
     assert (tmp_path / 'work/demo.png').stat().st_size > 10_000
     out = capsys.readouterr().out
-    assert '| 10 | distilled |' in out and 'ETA' in out
+    assert '| 20 | distilled |' in out and 'ETA' in out
     assert demo.run_demo(*args, options=options) == results
     assert 'done before' in capsys.readouterr().out
 
