@@ -35,7 +35,7 @@ model = dict(
 optim_wrapper = dict(type='OptimWrapper')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=20, by_epoch=False),
-    dict(type='PolyLR', power=0.9, begin=20, end=300, by_epoch=False),
+    dict(type='PolyLR', power=0.9, begin=20, end=200, by_epoch=False),
 ]
-train_cfg = dict(max_iters=300, val_interval=300)
-default_hooks = dict(checkpoint=dict(interval=300))
+train_cfg = dict(max_iters=200, val_interval=200)
+default_hooks = dict(checkpoint=dict(interval=200))
