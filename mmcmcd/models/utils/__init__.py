@@ -1,6 +1,5 @@
 from .checkpoint import (
     StateMismatch,
-    adapt_input_channels,
     compare_state,
     file_sha256,
     load_backbone_strict,
@@ -13,6 +12,7 @@ from .checkpoint import (
 )
 from .embedding import embed
 from .export import export_student
+from .stem import adapt_input_channels
 
 __all__ = [
     'StateMismatch',
