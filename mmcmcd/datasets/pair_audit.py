@@ -1,5 +1,6 @@
 """Read a whole data set once and report all that is wrong with it."""
 
+import copy
 import io
 import sys
 import time
@@ -15,6 +16,14 @@ from PIL import Image, UnidentifiedImageError
 from mmcmcd.errors import ConfigError
 
 from .paired_dataset import PairedModalityDataset
+from .transforms import (
+    LoadImageStrict,
+    LoadSketch,
+    OnSide,
+    SelectSide,
+    SharedGeometry,
+)
+from .transforms.sketch import is_inverted
 
 IGNORE_INDEX = 255
 _STORED_AS = {
@@ -24,10 +33,13 @@ _STORED_AS = {
     'I;16': '16-bit grey',
     'I;16B': '16-bit grey',
     'L': '8-bit grey',
+    'LA': '8-bit grey with alpha',
     'P': '8-bit palette',
     'RGB': '8-bit RGB',
     'RGBA': '8-bit RGBA',
 }
+# What loaders other than mmcmcd.LoadSketch often get wrong.
+_ODD_SKETCHES = ('8-bit grey with alpha', '8-bit palette', '8-bit RGBA')
 
 
 @dataclass
@@ -194,6 +206,9 @@ class _PairCheck:
         transforms = dataset.pipeline.transforms
         self.sides = getattr(dataset, 'sides', ('img',))
         self.loaders = {s: _loaders(transforms, s) for s in self.sides}
+        self.no_inverted = [
+            side for side in self.sides if _accept_inverted(self.loaders[side])
+        ]
         self.before_sharing = _before_sharing(transforms)
         self.has_pipeline = bool(transforms)
         self.make_item = getattr(dataset, 'to_item', None)
@@ -228,6 +243,8 @@ class _PairCheck:
                 continue
             result['sides'][side] = stats
             sizes[side] = stats['size']
+            if stats['inverted'] is not None:
+                self._check_sketch(pair, side, stats, result)
             if stats['invalid'] == 1:
                 result['faults'].append(
                     (f'no valid pixel in {side}', pair['pair_id'])
@@ -237,6 +254,16 @@ class _PairCheck:
         if len(set(sizes.values())) > 1:
             self._check_sizes(pair, sizes, result)
         return result
+
+    def _check_sketch(self, pair, side, stats, result):
+        """Find light strokes on dark paper, and unusual storage."""
+        if stats['inverted']:
+            kind = 'faults' if side in self.no_inverted else 'notes'
+            what = f'inverted sketch in {side} (white on black)'
+            result[kind].append((what, pair['pair_id']))
+        if stats['stored'] in _ODD_SKETCHES:
+            what = f'{side} stored as {stats["stored"]}'
+            result['notes'].append((what, pair['pair_id']))
 
     def _check_labels(self, pair, sizes, result):
         try:
@@ -299,7 +326,9 @@ class _PairCheck:
 
 def _build(cfg):
     cfg = dict(cfg)
-    cls = DATASETS.get(cfg['type'])
+    cls = cfg['type']
+    if isinstance(cls, str):
+        cls = DATASETS.get(cls)
     if isinstance(cls, type) and issubclass(cls, PairedModalityDataset):
         cfg.update(strict=False, lazy_init=True)
     return DATASETS.build(cfg)
@@ -343,8 +372,6 @@ def _loaders(transforms, side):
     Pairs are loaded by ``OnSide``; a pipeline of single images follows
     ``SelectSide``, or starts at once.
     """
-    from .transforms import LoadImageStrict, OnSide, SelectSide
-
     if side == 'img':
         return list(transforms)
     found = []
@@ -356,10 +383,22 @@ def _loaders(transforms, side):
     return found or [LoadImageStrict(color_type='unchanged')]
 
 
+def _accept_inverted(loaders):
+    """Let inverted sketches be read as they are; tell if they were refused.
+
+    The audit tells an inverted sketch from an unreadable file.
+    """
+    refused = False
+    for number, loader in enumerate(loaders):
+        if isinstance(loader, LoadSketch):
+            refused |= loader.on_inverted == 'error'
+            loaders[number] = copy.copy(loader)
+            loaders[number].on_inverted = 'keep'
+    return refused
+
+
 def _before_sharing(transforms):
     """What comes before all sides must have one size; None if nothing."""
-    from .transforms import SharedGeometry
-
     for number, transform in enumerate(transforms):
         if isinstance(transform, SharedGeometry):
             return list(transforms[:number])
@@ -375,10 +414,12 @@ def _file_stats(loaders, path):
         if 'img' in item:
             break
     img = item['img']
-    values, invalid = img, None
+    values, invalid, inverted = img, None, None
     if item.get('modality') == 'depth':
         values = img[img > 0]
         invalid = 1 - values.size / img.size
+    elif item.get('modality') == 'sketch':
+        inverted = is_inverted(img)
     return dict(
         size=img.shape[1::-1],
         stored=_stored_as(path),
@@ -386,6 +427,7 @@ def _file_stats(loaders, path):
         maximum=float(values.max()) if values.size else None,
         mean=float(values.mean(dtype=float)) if values.size else None,
         invalid=invalid,
+        inverted=inverted,
     )
 
 

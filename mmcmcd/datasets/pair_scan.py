@@ -103,32 +103,28 @@ class FileSpec:
         return [path for path in paths if index.exists(path)]
 
 
-def scan_pairs(sides, seg_map=None, ann_file='', index=None, howto=''):
-    """Find all pairs.
+def find_pairs(rows, sides, seg_map=None, index=None, ann_file=''):
+    """Turn the rows of a list into pairs of existing files.
 
-    A file is looked for under the name that the list or annotation gives,
-    otherwise under ``folder/<id><suffix>``.
+    A file is looked for under the name that the row gives, otherwise under
+    ``folder/<id><suffix>``.
 
     Args:
+        rows (list[dict]): Of :func:`read_rows`.
         sides (dict[str, FileSpec]): By name, at least two.
         seg_map (FileSpec, optional): Segmentation maps.
-        ann_file (str): ``''`` (take what is in the folders), or a ``.txt``,
-            ``.csv`` or ``.json`` file, see :class:`PairedModalityDataset`.
         index (FileIndex, optional): File listing to use.
-        howto (str): How to get the data; ends the message that the list is
-            missing.
+        ann_file (str): Where the rows come from; for messages only.
 
     Returns:
-        tuple[list[dict], dict[str, list[str]], dict]: The complete pairs
-        (keys ``pair_id``, every side's path, and ``group_id``, ``label``,
-        ``seg_map`` where known), the faulty ids by kind of fault, and the
-        ``metainfo`` of the annotation.
+        tuple[list[dict], dict[str, list[str]]]: The complete pairs (keys
+        ``pair_id``, every side's path, and ``group_id``, ``label``,
+        ``seg_map`` where known), and the faulty ids by kind of fault.
 
     Raises:
-        DatasetError: A folder or list is missing, or cannot be understood.
+        DatasetError: Nothing says where the files of a side are.
     """
     index = index or FileIndex()
-    rows, metainfo = _read_rows(sides, ann_file, index, howto)
     columns = {key for row in rows for key in row}
     specs = dict(sides)
     if seg_map is not None:
@@ -153,7 +149,7 @@ def scan_pairs(sides, seg_map=None, ann_file='', index=None, howto=''):
             faults[kind].append(pair_id)
         if not wrong:
             pairs.append(pair)
-    return pairs, dict(faults), metainfo
+    return pairs, dict(faults)
 
 
 def _find_pair(pair_id, row, specs, columns, index):
@@ -174,28 +170,70 @@ def _find_pair(pair_id, row, specs, columns, index):
         if len(found) == 1:
             pair[name] = found[0]
         else:
-            wrong.append(f'{"several" if found else "no"} {name} file')
+            wrong.append(
+                f'several {name} files of one id'
+                if found
+                else f'no {name} file'
+            )
     return pair, wrong
 
 
-def _read_rows(sides, ann_file, index, howto):
-    """Return the rows as dicts, and the metainfo of the annotation."""
+def read_rows(sides, ann_file='', index=None, howto=''):
+    """Read a list or annotation, or list the folders.
+
+    Args:
+        sides (dict[str, FileSpec]): By name, at least two.
+        ann_file (str): ``''`` (take what is in the folders), or a ``.txt``,
+            ``.csv`` or ``.json`` file, see :class:`PairedModalityDataset`.
+        index (FileIndex, optional): File listing to use.
+        howto (str): How to get the data; ends the message that the list is
+            missing.
+
+    Returns:
+        tuple[list[dict], dict]: One row a pair, and the ``metainfo`` of the
+        annotation.
+
+    Raises:
+        ConfigError: The list is of an unknown kind.
+        DatasetError: A folder or list is missing, or cannot be understood.
+    """
+    index = index or FileIndex()
     if not ann_file:
         return _rows_from_folders(sides, index), {}
     kind = osp.splitext(ann_file)[1].lower()
-    readers = {'.txt': _rows_from_list, '.csv': _rows_from_csv}
-    if kind not in (*readers, '.json'):
+    if kind not in ('.txt', '.csv', '.json'):
         raise ConfigError(
             f"ann_file '{ann_file}' ends with '{kind}'; expected .txt (one "
             'id a line), .csv or .json.'
         )
-    try:
-        text = fileio.get_text(ann_file, backend_args=index.backend_args)
-    except FileNotFoundError:
-        raise DatasetError(describe_missing_list(ann_file, howto)) from None
+    text = read_list(ann_file, index.backend_args, howto)
     if kind == '.json':
         return _rows_from_json(text, ann_file)
-    return readers[kind](text, sides, ann_file), {}
+    if kind == '.csv':
+        return rows_from_csv(text, ann_file), {}
+    return _rows_from_list(text, sides, ann_file), {}
+
+
+def read_list(ann_file, backend_args=None, howto=''):
+    """Read the text of a list.
+
+    Args:
+        ann_file (str): The list.
+        backend_args (dict, optional): Of the ``mmengine.fileio`` backend.
+        howto (str): How to get the data; ends the message that the list is
+            missing.
+
+    Returns:
+        str: The text.
+
+    Raises:
+        DatasetError: The list is missing.
+    """
+    try:
+        # Spreadsheets put a byte order mark before the header.
+        return fileio.get_text(ann_file, 'utf-8-sig', backend_args)
+    except FileNotFoundError:
+        raise DatasetError(describe_missing_list(ann_file, howto)) from None
 
 
 def _rows_from_folders(sides, index):
@@ -248,7 +286,19 @@ def _rows_from_list(text, sides, ann_file):
     return rows
 
 
-def _rows_from_csv(text, sides, ann_file):
+def rows_from_csv(text, ann_file):
+    """Parse a table with a header.
+
+    Args:
+        text (str): Content of the table.
+        ann_file (str): Its name, for messages.
+
+    Returns:
+        list[dict[str, str]]: One dict a row.
+
+    Raises:
+        DatasetError: A row has more cells than the header.
+    """
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     rows = []
     for row in reader:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 from mmcmcd.registry import DATASETS
 
-from .pair_scan import FileIndex, FileSpec, scan_pairs
+from .pair_scan import FileIndex, FileSpec, find_pairs, read_rows
 
 _RESERVED = (
     'pair_id',
@@ -167,7 +167,7 @@ class PairedModalityDataset(BaseDataset):
         return tuple(self.side_specs)
 
     def scan(self):
-        """Find all pairs and faults, see :func:`scan_pairs`.
+        """Find all pairs and faults, see :func:`find_pairs`.
 
         Returns:
             tuple[list[dict], dict[str, list[str]]]: Complete pairs, a
@@ -179,12 +179,10 @@ class PairedModalityDataset(BaseDataset):
         require_data_root(
             self.data_root, type(self).__name__, self.HOWTO, self.backend_args
         )
-        pairs, faults, metainfo = scan_pairs(
-            self.side_specs,
-            self.seg_map_spec,
-            self.ann_file,
-            FileIndex(self.backend_args),
-            self.HOWTO,
+        index = FileIndex(self.backend_args)
+        rows, metainfo = self.read_rows(index)
+        pairs, faults = find_pairs(
+            rows, self.side_specs, self.seg_map_spec, index, self.ann_file
         )
         for key, value in metainfo.items():
             self._metainfo.setdefault(key, value)
@@ -197,6 +195,22 @@ class PairedModalityDataset(BaseDataset):
             else:
                 good.append(pair)
         return good, faults
+
+    def read_rows(self, index):
+        """Read the list; a data set with a table of its own overrides this.
+
+        Args:
+            index (FileIndex): File listing to use.
+
+        Returns:
+            tuple[list[dict], dict]: See
+            :func:`mmcmcd.datasets.pair_scan.read_rows`.
+
+        Raises:
+            DatasetError: A folder or list is missing, or cannot be
+                understood.
+        """
+        return read_rows(self.side_specs, self.ann_file, index, self.HOWTO)
 
     def load_data_list(self):
         """Find the pairs; refuse or leave out the faulty ones.

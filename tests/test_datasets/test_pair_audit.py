@@ -4,11 +4,13 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS as ROOT
 from mmengine.registry import DefaultScope
+from PIL import Image
 
-from mmcmcd.datasets import PairedModalityDataset
+from mmcmcd.datasets import PairedModalityDataset, SketchyImages
 from mmcmcd.datasets.pair_audit import audit_pairs
-from mmcmcd.errors import ConfigError, DatasetError
+from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
 
 def pipeline(geometry=True, resize=False):
@@ -204,6 +206,109 @@ def test_nothing_to_audit(root):
     )
     with pytest.raises(ConfigError, match='BaseDataset can not be audited'):
         audit_pairs(BaseDataset(**cfg))
+
+
+@pytest.mark.parametrize('kind', ['mmcmcd.PairedModalityDataset', None])
+def test_type_by_name_or_class(root, kind):
+    (root / 'depth/1.png').unlink()
+    report = audit_pairs(config(root, type=kind or PairedModalityDataset))
+    assert report.faults == {'no target file': ['1']}
+
+
+# ------------------------------------------------------------------ sketches
+
+
+def sketch_config(root, **loader):
+    load = dict(source=dict(type='mmcmcd.LoadImageStrict'),
+                target=dict(type='mmcmcd.LoadSketch', **loader))  # fmt: skip
+    steps = [
+        dict(type='mmcmcd.OnSide', sides=side, transforms=[transform])
+        for side, transform in load.items()
+    ]
+    return dict(
+        type='mmcmcd.SketchyPairs', data_root=str(root), pipeline=steps
+    )
+
+
+@pytest.fixture
+def sketches(tmp_path):
+    """Five sketches of one photo each, all but the first stored oddly."""
+    drawing = np.full((8, 12), 255, np.uint8)
+    drawing[2, 3:9] = 0
+    alpha = np.zeros((8, 12, 4), np.uint8)
+    alpha[2, 3:9, 3] = 255
+    grey = Image.fromarray(drawing)
+    pictures = [
+        grey,
+        Image.fromarray(alpha, 'RGBA'),
+        grey.convert('P'),
+        Image.fromarray(255 - drawing),
+        grey.convert('LA'),
+    ]
+    rows = ['photo,sketch,class,split']
+    for i, picture in enumerate(pictures):
+        name = 'ab'[i % 2]
+        photo, sketch = f'photo/{name}/{i}.jpg', f'sketch/{name}/{i}-1.png'
+        for path in (photo, sketch):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (12, 8)).save(tmp_path / photo)
+        picture.save(tmp_path / sketch)
+        rows.append(f'{photo},{sketch},{name},train')
+    (tmp_path / 'pairs.csv').write_text('\n'.join(rows))
+    return tmp_path
+
+
+INVERTED = 'inverted sketch in target (white on black)'
+
+
+@pytest.mark.parametrize('on_inverted', ['error', 'invert', 'keep'])
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_sketches(sketches, on_inverted, num_workers):
+    cfg = sketch_config(sketches, on_inverted=on_inverted)
+    report = audit_pairs(cfg, num_workers=num_workers)
+    refused = on_inverted == 'error'
+    assert report.clean is not refused
+    assert report.pairs == report.decoded == 5
+    odd = {
+        'target stored as 8-bit RGBA': ['b/1-1'],
+        'target stored as 8-bit palette': ['a/2-1'],
+        'target stored as 8-bit grey with alpha': ['a/4-1'],
+    }
+    inverted = {INVERTED: ['b/3-1']}
+    assert report.faults == (inverted if refused else {})
+    assert report.notes == {**odd, **({} if refused else inverted)}
+    assert report.sides['target'].stored['8-bit grey'] == 2
+
+
+def test_the_audit_leaves_the_data_set_as_it_was(sketches):
+    dataset = ROOT.build(sketch_config(sketches))
+    audit_pairs(dataset)
+    with pytest.raises(UnreadableFileError, match='Inverted sketch'):
+        dataset[3]
+
+
+def test_faulty_photo_sketch_pairs(sketches):
+    (sketches / 'photo/a/2.jpg').unlink()
+    (sketches / 'sketch/b/1-1.png').write_bytes(b'')
+    Image.new('L', (12, 8), 255).save(sketches / 'sketch/a/0-1.png')
+    report = audit_pairs(sketch_config(sketches, on_inverted='keep'))
+    assert report.faults['no source file'] == ['a/2-1']
+    blank, empty = report.faults['unreadable target file']
+    assert blank.startswith('a/0-1') and 'Blank sketch' in blank
+    assert empty.startswith('b/1-1') and 'empty' in empty
+    with (sketches / 'pairs.csv').open('a') as file:
+        file.write('\nphoto/a/2.jpg,sketch/a/2-2.png,a,test')
+    with pytest.raises(DatasetError, match='in two splits'):
+        audit_pairs(sketch_config(sketches))
+
+
+def test_single_sketches(sketches):
+    steps = [dict(type='mmcmcd.LoadSketch'), dict(type='PackInputs')]
+    cfg = dict(type=SketchyImages, data_root=str(sketches), pipeline=steps)
+    report = audit_pairs(cfg)
+    inverted = str(sketches / 'sketch/b/3-1.png')
+    assert report.faults == {INVERTED.replace('target', 'img'): [inverted]}
+    assert report.pairs == report.decoded == 5
 
 
 def test_seg_data_set(root):

@@ -156,8 +156,37 @@ def test_two_files_for_one_id_is_a_fault(tmp_path):
     fake_set(tmp_path, ['a'])
     touch(tmp_path, 'rgb/a.png')
     sides = dict(SIDES, source=dict(folder='rgb', suffix=['.jpg', '.png']))
-    with pytest.raises(DatasetError, match=r'several source file: 1 \(a\)'):
+    with pytest.raises(
+        DatasetError, match=r'several source files of one id: 1 \(a\)'
+    ):
         build(tmp_path, sides=sides)
+
+
+IMAGES = dict(suffix=['.jpg', '.jpeg', '.png', '.webp', '.JPG'])
+
+
+def test_two_sides_may_name_the_same_files(tmp_path):
+    """Photos only: the other side is made from them by a transform."""
+    names = ['a.jpg', 'B/b.jpeg', 'B/c.png', 'B/deep/d.JPG', 'e.webp']
+    touch(tmp_path, *names, 'notes.txt', 'B/f.JPEG')
+    dataset = build(tmp_path, sides=dict(source=IMAGES, target=IMAGES))
+    assert ids(dataset) == ['B/b', 'B/c', 'B/deep/d', 'a', 'e']
+    for item in dataset:
+        assert item['source'] == item['target']
+        assert item['group_id'] == item['pair_id']
+    paths = {item['source']['img_path'] for item in dataset}
+    assert paths == {str(tmp_path / name) for name in names}
+
+
+def test_same_files_with_one_name_twice(tmp_path):
+    touch(tmp_path, 'x/a.jpg', 'x/a.png', 'y/a.jpg')
+    sides = dict(source=IMAGES, target=IMAGES)
+    with pytest.raises(DatasetError) as error:
+        build(tmp_path, sides=sides)
+    assert 'several source files of one id: 1 (x/a)' in str(error.value)
+    assert f'{tmp_path}/<id>.jpg|.jpeg|.png' in str(error.value)
+    assert 'strict=False' in str(error.value)
+    assert ids(build(tmp_path, sides=sides, strict=False)) == ['y/a']
 
 
 def test_missing_root_folder_and_suffix(tmp_path):
