@@ -31,8 +31,9 @@ def browse_dataset(
     """Write one picture per pair, and a contact sheet of the first ones.
 
     A picture shows every side (depth coloured, red near to blue far, invalid
-    black), the edges of the last side over the first, so that misalignment
-    is seen, and the segmentation map if there is one.
+    black), the edges of the last side, or its strokes if it is a sketch, over
+    the first, so that misalignment is seen, and the segmentation map if
+    there is one.
 
     Args:
         dataset (Dataset): Not a wrapper.
@@ -86,8 +87,9 @@ def trace_pipeline(dataset, index):
     Returns:
         tuple[str, list[dict]]: Name of the pair, and one dict a stage:
         ``name`` of the transform, ``sides`` (name to (image, is depth)),
-        ``seg_map`` ((H, W) or None), and ``aligned``, whether all show the
-        same place (several views of one image do not).
+        ``sketches`` (names of sides), ``seg_map`` ((H, W) or None), and
+        ``aligned``, whether all show the same place (several views of one
+        image do not).
 
     Raises:
         DatasetError: A transform returned None.
@@ -127,7 +129,7 @@ def draw_stages(stages, palette=None, channel_order='BGR', caption=''):
     rows = []
     for stage in stages:
         panels = {
-            side: _picture(img, is_depth, channel_order)
+            side: as_picture(img, is_depth, channel_order)
             for side, (img, is_depth) in stage['sides'].items()
         }
         name, first = next(iter(panels.items()))
@@ -137,8 +139,13 @@ def draw_stages(stages, palette=None, channel_order='BGR', caption=''):
             above = above or {'labels': panels['labels']}
         if stage['aligned']:
             for name, picture in above.items():
-                if picture.shape == first.shape:
-                    panels[f'edges of {name}'] = _overlay(first, picture)
+                if picture.shape != first.shape:
+                    continue
+                if name in stage['sketches']:
+                    title, lines = 'strokes', picture[..., 0] < 128
+                else:
+                    title, lines = 'edges', _edges(picture)
+                panels[f'{title} of {name}'] = _overlay(first, lines)
         rows.append(_row(panels, f'{caption}  {stage["name"]}'.strip()))
     return _stack(rows, axis=0)
 
@@ -164,6 +171,31 @@ def colour_depth(depth, low=2, high=98):
     return out
 
 
+def as_picture(img, is_depth=False, channel_order='BGR'):
+    """Show the image of any side.
+
+    Args:
+        img (np.ndarray): (H, W) or (H, W, C), any type, as in a pipeline.
+        is_depth (bool): Whether it is a depth map. Defaults to False.
+        channel_order (str): 'BGR' or 'RGB' of colour images.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8, BGR.
+    """
+    if img.ndim == 3 and (img == img[..., :1]).all() and is_depth:
+        img = img[..., 0]
+    if img.ndim == 2 and img.dtype != np.uint8:
+        return colour_depth(img)
+    if img.ndim == 2 or img.shape[2] == 1:
+        return np.repeat(img.reshape(*img.shape[:2], 1), 3, axis=2)
+    img = img[..., :3]
+    if img.dtype != np.uint8:
+        # Normals, HHA, or a normalised image: no scale of its own is known.
+        low, high = img.min(), img.max()
+        img = ((img - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    return img if channel_order == 'BGR' else img[..., ::-1]
+
+
 def _stage(title, results):
     """Images of one stage; None until every side has one."""
     if 'inputs' in results:
@@ -186,8 +218,13 @@ def _stage(title, results):
         else:
             found[side] = (views.copy(), is_depth)
     seg_map = results.get('gt_seg_map')
-    seg_map = None if seg_map is None else seg_map.copy()
-    return dict(name=title, sides=found, seg_map=seg_map, aligned=aligned)
+    return dict(
+        name=title,
+        sides=found,
+        sketches={s for s in items if items[s].get('modality') == 'sketch'},
+        seg_map=None if seg_map is None else seg_map.copy(),
+        aligned=aligned,
+    )
 
 
 def _select(stages, mode):
@@ -205,22 +242,6 @@ def _select(stages, mode):
     return chosen[mode]
 
 
-def _picture(img, is_depth, channel_order):
-    """Any image as (H, W, 3) uint8 BGR."""
-    if img.ndim == 3 and (img == img[..., :1]).all() and is_depth:
-        img = img[..., 0]
-    if img.ndim == 2 and img.dtype != np.uint8:
-        return colour_depth(img)
-    if img.ndim == 2 or img.shape[2] == 1:
-        return np.repeat(img.reshape(*img.shape[:2], 1), 3, axis=2)
-    img = img[..., :3]
-    if img.dtype != np.uint8:
-        # Normals, HHA, or a normalised image: no scale of its own is known.
-        low, high = img.min(), img.max()
-        img = ((img - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
-    return img if channel_order == 'BGR' else img[..., ::-1]
-
-
 def _paint_labels(seg_map, palette):
     table = np.zeros((256, 3), np.uint8)
     if palette is None:
@@ -231,11 +252,15 @@ def _paint_labels(seg_map, palette):
     return table[np.asarray(seg_map, np.uint8)][..., ::-1]
 
 
-def _overlay(below, above):
-    """Edges of one picture, in red, over another, paled."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(above, cv2.COLOR_BGR2GRAY), (3, 3), 0)
-    out = (below * 0.6 + 90).astype(np.uint8)
-    out[cv2.Canny(grey, 40, 120) > 0] = (0, 0, 255)
+def _edges(picture):
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return cv2.Canny(cv2.GaussianBlur(grey, (3, 3), 0), 40, 120) > 0
+
+
+def _overlay(picture, lines):
+    """Lines, an (H, W) mask, in red over a picture, paled."""
+    out = (picture * 0.6 + 90).astype(np.uint8)
+    out[lines] = (0, 0, 255)
     return out
 
 

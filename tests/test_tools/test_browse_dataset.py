@@ -171,6 +171,43 @@ def test_misalignment_is_seen(config, tmp_path):
     assert red[:, 125:165].any() and not red[:, :100].any()
 
 
+def test_sketches_are_grey_and_their_strokes_lie_over_the_photo(tmp_path):
+    for folder in ('photo', 'sketch'):
+        (tmp_path / folder).mkdir()
+    photo = np.full((H, W, 3), (200, 120, 40), np.uint8)
+    sketch = np.full((H, W), 255, np.uint8)
+    sketch[20:24, 30:190] = 0
+    cv2.imwrite(str(tmp_path / 'photo/0.png'), photo)
+    cv2.imwrite(str(tmp_path / 'sketch/0.png'), sketch)
+    dataset = PairedModalityDataset(
+        str(tmp_path),
+        sides=dict(
+            source=dict(folder='photo', suffix='.png'),
+            target=dict(folder='sketch', suffix='.png'),
+        ),
+        pipeline=[
+            dict(
+                type='mmcmcd.OnSide',
+                sides=side,
+                transforms=[dict(type=f'mmcmcd.{loader}')],
+            )
+            for side, loader in (
+                ('source', 'LoadImageStrict'),
+                ('target', 'LoadSketch'),
+            )
+        ],
+    )
+    _, stages = trace_pipeline(dataset, 0)
+    bottom = draw_stages(stages)[-H - 4 : -4]
+    source, target, strokes = (
+        bottom[:, k * (W + 4) :][:, :W] for k in range(3)
+    )
+    np.testing.assert_array_equal(source, photo)
+    np.testing.assert_array_equal(target, sketch[..., None].repeat(3, 2))
+    red = (strokes == (0, 0, 255)).all(axis=-1)
+    np.testing.assert_array_equal(red, sketch == 0)
+
+
 def test_colour_depth():
     depth = np.array([[0, 1, 2, 3]], np.float32)
     colours = colour_depth(depth, 0, 100).astype(int)

@@ -11,6 +11,7 @@ from .formatting import PackPairedInputs
 from .loading import LoadDepthFromFile, LoadImageStrict
 from .paired import OnSide, SharedGeometry
 from .select_side import SelectSide
+from .sketch import LoadSketch, RandomStrokeWidth, SketchFromImage
 
 __all__ = [
     'ClipDepth',
@@ -20,11 +21,14 @@ __all__ = [
     'FillDepth',
     'LoadDepthFromFile',
     'LoadImageStrict',
+    'LoadSketch',
     'NormalizeDepth',
     'OnSide',
     'PackPairedInputs',
     'RandomDepthJitter',
+    'RandomStrokeWidth',
     'RepeatChannels',
     'SelectSide',
     'SharedGeometry',
+    'SketchFromImage',
 ]
