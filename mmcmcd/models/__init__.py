@@ -1,3 +1,4 @@
+from .classifiers import ZeroLabelClassifier
 from .data_preprocessors import PairedDataPreprocessor
 from .distillers import CrossModalDistiller, FrozenTeacher
 from .losses import CMCDLoss, CMCLoss, CMDLoss
@@ -11,4 +12,5 @@ __all__ = [
     'FeatureQueue',
     'FrozenTeacher',
     'PairedDataPreprocessor',
+    'ZeroLabelClassifier',
 ]

@@ -78,6 +78,12 @@ class PairwiseLoss(nn.Module):
 
     #: Whether student and teacher rows live in one space (equal D).
     shared_space = True
+    loss_weight = 1.0
+
+    @property
+    def places_student(self) -> bool:
+        """Whether training brings student rows to their teacher rows."""
+        return self.shared_space and self.loss_weight != 0
 
     def forward(
         self,

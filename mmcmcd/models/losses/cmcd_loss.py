@@ -41,6 +41,12 @@ class CMCDLoss(PairwiseLoss):
         self.cmc = None if cmc is None else CMCLoss(**cmc)
         self.shared_space = self.cmc is not None or self.cmd.shared_space
 
+    @property
+    def places_student(self) -> bool:
+        """Whether one of the terms brings student to teacher rows."""
+        terms = (self.cmd, self.cmc)
+        return any(term is not None and term.places_student for term in terms)
+
     def compare(self, rows: Rows) -> dict[str, Tensor]:
         """Compute both terms of normalised rows.
 

@@ -1,0 +1,3 @@
+from .zero_label_classifier import ZeroLabelClassifier
+
+__all__ = ['ZeroLabelClassifier']

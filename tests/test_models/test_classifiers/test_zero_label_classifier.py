@@ -1,0 +1,187 @@
+import copy
+import math
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmpretrain.structures import DataSample
+
+from mmcmcd.errors import CheckpointError, ConfigError
+from mmcmcd.registry import MODELS
+
+NUM_CLASSES = 5
+WIDTH = 64
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope('mmpretrain')
+
+
+def resnet(in_channels=3, **kwargs):
+    return dict(
+        type='ResNet',
+        depth=18,
+        base_channels=8,
+        stem_channels=8,
+        in_channels=in_channels,
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A teacher, and a classifier whose backbone it is."""
+    torch.manual_seed(0)
+    teacher = MODELS.build(resnet())
+    state = {f'backbone.{k}': v for k, v in teacher.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'teacher.pth')
+    head = torch.nn.Linear(WIDTH, NUM_CLASSES)
+    state.update({f'head.fc.{k}': v for k, v in head.state_dict().items()})
+    torch.save(dict(state_dict=state), tmp_path / 'head.pth')
+    return str(tmp_path / 'teacher.pth'), str(tmp_path / 'head.pth')
+
+
+def build(files, losses=None, head_file=None, **kwargs):
+    teacher, head = files
+    cfg = dict(
+        type='mmcmcd.ZeroLabelClassifier',
+        teacher=resnet(
+            init_cfg=dict(
+                type='Pretrained', checkpoint=teacher, prefix='backbone.'
+            )
+        ),
+        teacher_head=dict(
+            type='LinearClsHead',
+            num_classes=NUM_CLASSES,
+            in_channels=WIDTH,
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint=head_file or head,
+                prefix='head.',
+            ),
+        ),
+        source_norm=dict(type='BN1d', num_features=WIDTH, affine=False),
+        student=resnet(1),
+        losses=dict(loss=losses or dict(type='mmcmcd.CMCLoss')),
+    )
+    torch.manual_seed(1)
+    cfg.update(kwargs)
+    return MODELS.build(ConfigDict(copy.deepcopy(cfg))).eval()
+
+
+def batch(num=6):
+    torch.manual_seed(2)
+    inputs = dict(
+        source=torch.randn(num, 3, 32, 32), target=torch.randn(num, 1, 32, 32)
+    )
+    return inputs, [DataSample() for _ in range(num)]
+
+
+def test_perfect_student_classifies_like_the_teacher(files):
+    """The teacher's own rows come back as its features; only that is undone
+    which the normalisation did, and the length that cosines do not see."""
+    model = build(files)
+    norm = model.source_norm
+    torch.nn.init.normal_(norm.running_mean)
+    torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    features = torch.randn(7, WIDTH)
+    rows = norm(features)
+    rows = math.sqrt(WIDTH) * rows / rows.norm(dim=1, keepdim=True)
+    expected = rows * (norm.running_var + norm.eps).sqrt() + norm.running_mean
+    # Whatever the length of the student's embedding.
+    found = model.to_teacher_features(0.01 * rows)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(norm(found), rows, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_predicts_with_the_loaded_head_and_keeps_the_embeddings(files):
+    model = build(files)
+    inputs, samples = batch()
+    found = model(inputs, samples, mode='predict')
+    weights = torch.load(files[1])['state_dict']
+    rows = model.embed_target(inputs['target'])
+    logits = torch.nn.functional.linear(
+        model.to_teacher_features(rows),
+        weights['head.fc.weight'],
+        weights['head.fc.bias'],
+    )
+    scores = torch.stack([s.pred_score for s in found])
+    torch.testing.assert_close(scores, logits.softmax(dim=1))
+    assert found[0].target_embedding.shape == (WIDTH,)
+    assert found[0].source_embedding.shape == (WIDTH,)
+    # The tested checkpoint is a distiller's: neither teacher nor head in it.
+    assert not any('head' in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    'losses',
+    [
+        dict(type='mmcmcd.CMDLoss', form='within'),
+        dict(type='mmcmcd.CMCDLoss', cmd=dict(form='within')),
+        dict(type='mmcmcd.CMCLoss', loss_weight=0.0),
+        dict(
+            type='mmcmcd.CMCDLoss',
+            cmd=dict(form='within'),
+            cmc=dict(loss_weight=0),
+        ),
+    ],
+    ids=['within', 'within-composed', 'weightless', 'weightless-composed'],
+)
+def test_losses_that_leave_the_rotation_open_are_refused(files, losses):
+    with pytest.raises(ConfigError, match='blind to any rotation'):
+        build(files, losses)
+
+
+@pytest.mark.parametrize(
+    'losses',
+    [
+        dict(type='mmcmcd.CMDLoss', form='cross'),
+        dict(type='mmcmcd.CMCDLoss', cmd=dict(form='cross')),
+        dict(type='mmcmcd.CMCDLoss', cmd=dict(form='within'), cmc=dict()),
+    ],
+)
+def test_losses_that_place_the_student_are_taken(files, losses):
+    assert build(files, losses).teacher_head.num_classes == NUM_CLASSES
+
+
+def test_projected_teacher_is_refused(files):
+    projector = dict(type='GlobalAveragePooling')
+    with pytest.raises(ConfigError, match='without teacher_projector'):
+        build(files, teacher_projector=projector)
+
+
+def test_length_of_features_must_be_known(files):
+    with pytest.raises(ConfigError, match='feature_norm'):
+        build(files, source_norm=None)
+    model = build(files, source_norm=None, feature_norm=3.0)
+    rows = model.to_teacher_features(torch.randn(4, WIDTH))
+    torch.testing.assert_close(rows.norm(dim=1), torch.full((4,), 3.0))
+    layer_norm = dict(
+        type='LN', normalized_shape=WIDTH, elementwise_affine=False
+    )
+    with pytest.raises(ConfigError, match='undo'):
+        build(files, source_norm=layer_norm)
+
+
+def test_head_of_another_backbone_is_refused(files, tmp_path):
+    state = torch.load(files[1])
+    state['state_dict']['backbone.conv1.weight'] += 0.1
+    other = str(tmp_path / 'fine_tuned.pth')
+    torch.save(state, other)
+    model = build(files, head_file=other)
+    with pytest.raises(CheckpointError, match=r'another backbone.*conv1'):
+        model(*batch(), mode='predict')
+
+
+def test_head_without_weights_is_refused(files):
+    head = dict(
+        type='LinearClsHead', num_classes=NUM_CLASSES, in_channels=WIDTH
+    )
+    with pytest.raises(ConfigError, match='teacher_head has no weights'):
+        build(files, teacher_head=head)
+    model = build(files, head_file='/no/such/head.pth')
+    with pytest.raises(CheckpointError, match='/no/such/head.pth'):
+        model(*batch(), mode='predict')
