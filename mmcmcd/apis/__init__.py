@@ -3,9 +3,11 @@ from .cli import load_config, run_tool, user_message
 from .few_label import (
     Draw,
     FewLabelStudy,
-    draw_predictions,
     few_label_table,
+    label_list,
+    parse_students,
 )
+from .few_label_picture import draw_predictions
 from .test import prepare_test_config, test_from_config
 from .train import prepare_train_config, train_from_config
 
@@ -15,7 +17,9 @@ __all__ = [
     'draw_predictions',
     'export_student',
     'few_label_table',
+    'label_list',
     'load_config',
+    'parse_students',
     'prepare_test_config',
     'prepare_train_config',
     'run_tool',

@@ -11,12 +11,8 @@ from mmcmcd.datasets.synthetic_rooms import write_rooms
 from mmcmcd.engine import ProgressHook
 from mmcmcd.models.utils import file_sha256
 
-from .few_label import (
-    Draw,
-    FewLabelStudy,
-    draw_predictions,
-    few_label_table,
-)
+from .few_label import Draw, FewLabelStudy, few_label_table, label_list
+from .few_label_picture import draw_predictions
 
 NUM_FRAMES = 480
 LABELS = 20
@@ -73,8 +69,8 @@ def run_demo(
     student = (student_dir / 'last_student').read_text().strip()
     print(f'4/4 segmentation of depth from {LABELS} labels, {num_draws} draws')
     draws = [
-        Draw(str(LABELS), f'splits/few_{LABELS}_{index}.txt', index)
-        for index in range(num_draws)
+        Draw(str(LABELS), label_list(f'splits/few_{LABELS}_{i}.txt'), i)
+        for i in range(num_draws)
     ]
     study = FewLabelStudy(
         load('seg', 'demo_seg_depth'),

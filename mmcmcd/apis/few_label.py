@@ -9,18 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmcmcd.analysis import mean_interval, save_segmentation_picture
+from mmcmcd.analysis import mean_interval
 from mmcmcd.engine import ProgressHook
+from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import file_sha256
-from mmcmcd.registry import DATASETS, TRANSFORMS
-
-from .dataset_configs import phase_dataset_cfgs
 
 
 class Draw(NamedTuple):
@@ -28,13 +25,48 @@ class Draw(NamedTuple):
 
     Attributes:
         labels (str): Name of the label budget, a row of the table.
-        ann_file (str): List of the labelled frames.
+        options (dict): Dotted keys of the config and the values that choose
+            the labels, e.g. ``{'train_dataloader.dataset.ann_file': ...}``.
         seed (int): Of the initialisation of the head and of the batches.
     """
 
     labels: str
-    ann_file: str
+    options: dict
     seed: int
+
+
+def label_list(ann_file: str) -> dict:
+    """Options of a :class:`Draw` that reads its labels from a list."""
+    return {'train_dataloader.dataset.ann_file': ann_file}
+
+
+def parse_students(entries: Sequence[str], seeds: Sequence[int]) -> dict:
+    """Turn ``NAME=FILE`` words of a command line into students.
+
+    Args:
+        entries (Sequence[str]): The words; ``{seed}`` in a file stands for
+            the seed.
+        seeds (Sequence[int]): The seeds for which files must exist.
+
+    Returns:
+        dict[str, str | None]: For :class:`FewLabelStudy`, scratch first.
+
+    Raises:
+        ConfigError: A word has another form, or a file does not exist.
+    """
+    students = {'scratch': None}
+    for entry in entries:
+        name, _, path = entry.partition('=')
+        files = {path.replace('{seed}', str(seed)) for seed in seeds}
+        missing = sorted(f for f in files if not Path(f).is_file())
+        if missing:
+            raise ConfigError(
+                f'--students {entry!r}: expected NAME=FILE with existing '
+                'files, for example cmcd=work_dirs/depth_nyu_tiny/'
+                f'student-1a2b3c4d.pth. Missing: {", ".join(missing)}.'
+            )
+        students[name] = path
+    return students
 
 
 class FewLabelStudy:
@@ -45,12 +77,15 @@ class FewLabelStudy:
     and their student's weights are the same.
 
     Args:
-        config (Config): Of a stock mmseg model with
-            ``model.backbone.init_cfg``.
+        config (Config): Of a stock mmseg or mmpretrain model with
+            ``model.backbone.init_cfg``, trained in iterations.
         students (dict[str, str | None]): Name to exported student; None
-            trains from scratch.
+            trains from scratch. ``{seed}`` in a path stands for the seed of
+            the draw, so that each has a student of its own.
         draws (Sequence[Draw]): The draws.
         work_dir (str | Path): Where runs and results go.
+        metrics (Sequence[str]): Validation figures to keep. Defaults to
+            mmseg's ``mIoU``.
     """
 
     def __init__(
@@ -59,19 +94,21 @@ class FewLabelStudy:
         students: dict[str, str | None],
         draws: Sequence[Draw],
         work_dir: str | Path,
+        metrics: Sequence[str] = ('mIoU',),
     ) -> None:
         self.config = config
         self.students = students
         self.draws = list(draws)
         self.work_dir = Path(work_dir)
+        self.metrics = tuple(metrics)
         self._file = self.work_dir / 'results.jsonl'
 
     def run(self) -> list[dict]:
         """Fine-tune what is missing.
 
         Returns:
-            list[dict]: ``student``, ``labels``, ``ann_file``, ``seed``,
-            ``mIoU`` (percent) and ``seconds_per_step`` of every run.
+            list[dict]: ``student``, ``labels``, ``options``, ``seed``, the
+            metrics and ``seconds_per_step`` of every run.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
         found = {}
@@ -97,7 +134,7 @@ class FewLabelStudy:
 
     def fingerprint(self, name: str, draw: Draw) -> str:
         """Return a hash of a run's config and of its student's weights."""
-        student = self.students[name]
+        student = self._student(name, draw)
         weights = '' if student is None else file_sha256(student)
         text = self._run_config(name, draw).pretty_text
         # The path of a student says nothing, its content all.
@@ -106,16 +143,19 @@ class FewLabelStudy:
 
     def run_dir(self, name: str, draw: Draw) -> Path:
         """Return the folder of one run; ``model.pth`` is its outcome."""
-        labels = Path(draw.ann_file).stem
-        return self.work_dir / f'{name}-{labels}-seed{draw.seed}'
+        return self.work_dir / f'{name}-{draw.labels}-seed{draw.seed}'
+
+    def _student(self, name: str, draw: Draw) -> str | None:
+        path = self.students[name]
+        return None if path is None else path.replace('{seed}', str(draw.seed))
 
     def _run_config(self, name: str, draw: Draw) -> Config:
         cfg = copy.deepcopy(self.config)
         cfg.randomness = dict(seed=draw.seed)
-        cfg.train_dataloader.dataset.ann_file = draw.ann_file
+        cfg.merge_from_dict(draw.options)
         cfg.log_level = 'WARNING'
         cfg.default_hooks.checkpoint = None
-        student = self.students[name]
+        student = self._student(name, draw)
         if student is None:
             cfg.model.backbone.init_cfg = None
         else:
@@ -140,62 +180,42 @@ class FewLabelStudy:
         return dict(
             student=name,
             **draw._asdict(),
-            mIoU=float(metrics['mIoU']),
+            **{metric: float(metrics[metric]) for metric in self.metrics},
             seconds_per_step=progress.seconds_per_step,
         )
 
-    def predict(self, name: str, draw: Draw, indices: Sequence[int]) -> list:
-        """Segment validation frames with a finished run's model.
 
-        Returns:
-            list[np.ndarray]: Label maps (H, W), int64.
-        """
-        cfg = copy.deepcopy(self.config)
-        cfg.work_dir = str(self.run_dir(name, draw))
-        cfg.experiment_name = cfg.work_dir.replace('/', '_') + '_predict'
-        cfg.log_level = 'WARNING'
-        cfg.model.backbone.init_cfg = None
-        runner = Runner.from_cfg(cfg)
-        runner.load_checkpoint(str(self.run_dir(name, draw) / 'model.pth'))
-        runner.model.eval()
-        dataset = runner.build_dataloader(cfg.val_dataloader).dataset
-        maps = []
-        for index in indices:
-            item = dataset[index]
-            batch = {key: [value] for key, value in item.items()}
-            with torch.no_grad():
-                sample = runner.model.val_step(batch)[0]
-            maps.append(sample.pred_sem_seg.data[0].cpu().numpy())
-        return maps
-
-
-def few_label_table(results: Sequence[dict], baseline: str) -> str:
+def few_label_table(
+    results: Sequence[dict], baseline: str, metric: str = 'mIoU'
+) -> str:
     """Format results as a Markdown table, one row a budget and student.
 
     Args:
         results (Sequence[dict]): Of :meth:`FewLabelStudy.run`.
         baseline (str): Name of the student that gains are counted from; the
             interval of a gain is that of the differences on the same draws.
+        metric (str): Which figure to show. Defaults to ``mIoU``.
 
     Returns:
         str: The table, intervals of 95 %.
     """
     figures = defaultdict(dict)
     for r in results:
-        figures[r['labels'], r['student']][r['ann_file'], r['seed']] = r
+        key = str(r['options']), r['seed']
+        figures[r['labels'], r['student']][key] = r
     lines = [
-        f'| labels | student | mIoU % | gain over {baseline} | runs '
+        f'| labels | student | {metric} % | gain over {baseline} | runs '
         '| s / step |',
         '| --- | --- | --- | --- | --- | --- |',
     ]
     for (labels, student), runs in figures.items():
         base = figures[labels, baseline]
-        gains = [runs[k]['mIoU'] - base[k]['mIoU'] for k in runs if k in base]
+        gains = [runs[k][metric] - base[k][metric] for k in runs if k in base]
         gain = '' if student == baseline else _plus_minus(gains, '+')
-        miou = _plus_minus([r['mIoU'] for r in runs.values()])
+        mean = _plus_minus([r[metric] for r in runs.values()])
         seconds = np.mean([r['seconds_per_step'] for r in runs.values()])
         lines.append(
-            f'| {labels} | {student} | {miou} | {gain} | {len(runs)} '
+            f'| {labels} | {student} | {mean} | {gain} | {len(runs)} '
             f'| {seconds:.3f} |'
         )
     return '\n'.join(lines)
@@ -205,47 +225,3 @@ def _plus_minus(values, sign=''):
     mean, half = mean_interval(values)
     text = f'{mean:{sign}.2f}'
     return text if math.isnan(half) else f'{text} ± {half:.2f}'
-
-
-def draw_predictions(
-    study: FewLabelStudy, draw: Draw, path: str | Path, num_frames: int = 4
-) -> None:
-    """Draw RGB, depth, truth and every student's prediction of one draw.
-
-    Args:
-        study (FewLabelStudy): After :meth:`FewLabelStudy.run`.
-        draw (Draw): The draw.
-        path (str | Path): Picture to write.
-        num_frames (int): Frames, spread evenly over the validation set.
-    """
-    # Also sets the default scope, where no run of this process did.
-    (cfg,) = phase_dataset_cfgs(study.config, 'val')
-    dataset = DATASETS.build(cfg)
-    load_depth = TRANSFORMS.build(
-        next(
-            t for t in cfg.pipeline if t['type'].endswith('LoadDepthFromFile')
-        )
-    )
-    chosen = [i * len(dataset) // num_frames for i in range(num_frames)]
-    predictions = {
-        name: study.predict(name, draw, chosen) for name in study.students
-    }
-    rows = []
-    for number, index in enumerate(chosen):
-        info = dataset.get_data_info(index)
-        depth = Path(info['img_path'])
-        # The segmentor never sees it, so its data set does not list it.
-        rgb = depth.parent.parent / 'rgb' / f'{depth.stem}.jpg'
-        rows.append(
-            {
-                'RGB (not seen)': mmcv.imread(rgb, channel_order='rgb'),
-                'depth': load_depth(dict(img_path=str(depth)))['img'],
-                'truth': mmcv.imread(info['seg_map_path'], 'unchanged').astype(
-                    int
-                ),
-                **{name: maps[number] for name, maps in predictions.items()},
-            }
-        )
-    save_segmentation_picture(
-        path, rows, dataset.metainfo['classes'], dataset.metainfo['palette']
-    )

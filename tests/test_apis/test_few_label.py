@@ -12,6 +12,8 @@ from mmcmcd.apis import (
     demo,
     draw_predictions,
     few_label_table,
+    label_list,
+    parse_students,
 )
 from mmcmcd.datasets.synthetic_rooms import write_rooms
 from mmcmcd.errors import ConfigError
@@ -60,8 +62,8 @@ def student(tmp_path):
 
 def test_study_is_fair_kept_and_drawn(config, student, tmp_path):
     draws = [
-        Draw('2', 'splits/few_2_0.txt', 0),
-        Draw('4', 'splits/few_4_0.txt', 0),
+        Draw('2', label_list('splits/few_2_0.txt'), 0),
+        Draw('4', label_list('splits/few_4_0.txt'), 0),
     ]
     students = {'scratch': None, 'distilled': student}
     work = tmp_path / 'study'
@@ -89,7 +91,10 @@ def test_study_is_fair_kept_and_drawn(config, student, tmp_path):
     # A second study trains nothing anew and adds only what is missing.
     stamp = (study.run_dir('scratch', draws[0]) / 'model.pth').stat()
     more = FewLabelStudy(
-        config, students, [*draws, Draw('2', 'splits/few_2_0.txt', 1)], work
+        config,
+        students,
+        [*draws, Draw('2', label_list('splits/few_2_0.txt'), 1)],
+        work,
     )
     assert len(more.run()) == 6
     again = (study.run_dir('scratch', draws[0]) / 'model.pth').stat()
@@ -118,7 +123,7 @@ def test_table_pairs_the_draws():
         return dict(
             student=student,
             labels='50',
-            ann_file='a',
+            options=label_list('a'),
             seed=seed,
             mIoU=miou,
             seconds_per_step=0.5,
@@ -137,7 +142,7 @@ def test_bad_config_leaves_no_result(config, student, tmp_path):
     study = FewLabelStudy(
         config,
         {'distilled': student},
-        [Draw('2', 'splits/few_2_0.txt', 0)],
+        [Draw('2', label_list('splits/few_2_0.txt'), 0)],
         tmp_path / 'study',
     )
     with pytest.raises(Exception, match=r'conv1.weight.*shape|shape'):
@@ -191,11 +196,15 @@ def test_demo_runs_all_steps_and_resumes(tmp_path, capsys, monkeypatch):
     assert 'done before' in capsys.readouterr().out
 
 
-def test_unknown_student_is_named(tmp_path):
-    import sys
-
-    sys.path.insert(0, f'{CONFIGS}/../tools/benchmarks')
-    from few_label_segmentation import parse_students
-
+def test_students_of_the_command_line(tmp_path):
+    (tmp_path / 's0.pth').touch()
+    (tmp_path / 's1.pth').touch()
+    path = f'{tmp_path}/s{{seed}}.pth'
+    assert parse_students([f'cmcd={path}'], [0, 1]) == {
+        'scratch': None,
+        'cmcd': path,
+    }
+    with pytest.raises(ConfigError, match=r'NAME=FILE.*Missing: .*s2.pth'):
+        parse_students([f'cmcd={path}'], [1, 2])
     with pytest.raises(ConfigError, match='NAME=FILE'):
-        parse_students(['cmcd=/no/such/file.pth'])
+        parse_students(['cmcd'], [0])

@@ -5,7 +5,6 @@ draw, picture.png into the work directory.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from mmengine.config import DictAction
@@ -15,7 +14,9 @@ from mmcmcd.apis import (
     FewLabelStudy,
     draw_predictions,
     few_label_table,
+    label_list,
     load_config,
+    parse_students,
     run_tool,
 )
 from mmcmcd.errors import ConfigError
@@ -30,7 +31,8 @@ def parse_args():
         nargs='+',
         default=[],
         metavar='NAME=FILE',
-        help='exported students; training from scratch is always included',
+        help='exported students; "{seed}" in FILE stands for the seed; '
+        'training from scratch is always included',
     )
     parser.add_argument(
         '--label-lists',
@@ -42,21 +44,6 @@ def parse_args():
     parser.add_argument('--work-dir', required=True)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args()
-
-
-def parse_students(entries):
-    """Turn NAME=FILE entries into a dict, scratch first."""
-    students = {'scratch': None}
-    for entry in entries:
-        name, equals, path = entry.partition('=')
-        if not equals or not os.path.isfile(path):
-            raise ConfigError(
-                f'--students {entry!r}: expected NAME=FILE with an existing '
-                'file, for example cmcd=work_dirs/depth_nyu_tiny/'
-                'student-1a2b3c4d.pth.'
-            )
-        students[name] = path
-    return students
 
 
 def main():
@@ -71,9 +58,11 @@ def main():
         if not (root / ann_file).is_file():
             raise ConfigError(f"--label-lists: '{root / ann_file}' is no file")
         count = len((root / ann_file).read_text().split())
-        draws += [Draw(str(count), ann_file, seed) for seed in args.seeds]
+        draws += [
+            Draw(str(count), label_list(ann_file), seed) for seed in args.seeds
+        ]
     study = FewLabelStudy(
-        cfg, parse_students(args.students), draws, args.work_dir
+        cfg, parse_students(args.students, args.seeds), draws, args.work_dir
     )
     table = few_label_table(study.run(), baseline='scratch')
     work_dir = Path(args.work_dir)

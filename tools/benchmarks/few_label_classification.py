@@ -1,0 +1,95 @@
+"""Compare students by fine-tuning them on few labels per class.
+
+Writes results.jsonl (resumed when run again) and table.md into the work
+directory. With a linear-evaluation config it trains heads alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmcmcd.apis import (
+    Draw,
+    FewLabelStudy,
+    few_label_table,
+    load_config,
+    parse_students,
+    run_tool,
+)
+from mmcmcd.errors import ConfigError
+
+METRICS = ('accuracy/top1', 'accuracy/top5', 'knn/top1')
+
+
+def parse_args():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='a classification config')
+    parser.add_argument(
+        '--students',
+        nargs='+',
+        default=[],
+        metavar='NAME=FILE',
+        help='exported students; "{seed}" in FILE stands for the seed; '
+        'training from scratch is always included',
+    )
+    parser.add_argument(
+        '--labels-per-class',
+        nargs='+',
+        default=['1', '5', 'all'],
+        metavar='N',
+        help='numbers of labelled images per class, or "all"',
+    )
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--work-dir', required=True)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args()
+
+
+def label_draws(budgets, seeds):
+    """One draw of labels for every budget and seed."""
+    draws = []
+    for budget in budgets:
+        if budget != 'all' and not (budget.isdigit() and int(budget)):
+            raise ConfigError(
+                f'--labels-per-class {budget!r}: expected a positive number '
+                "or 'all'."
+            )
+        count = None if budget == 'all' else int(budget)
+        for seed in seeds:
+            options = {}
+            for loader in (
+                'train_dataloader',
+                'default_hooks.knn.bank_dataloader',
+            ):
+                options[f'{loader}.dataset.labels_per_class'] = count
+                options[f'{loader}.dataset.draw'] = seed
+            draws.append(Draw(budget, options, seed))
+    return draws
+
+
+def main():
+    """Fine-tune all students on all draws, print and write the tables."""
+    args = parse_args()
+    cfg = load_config(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    study = FewLabelStudy(
+        cfg,
+        parse_students(args.students, args.seeds),
+        label_draws(args.labels_per_class, args.seeds),
+        args.work_dir,
+        METRICS,
+    )
+    results = study.run()
+    tables = '\n\n'.join(
+        few_label_table(results, baseline='scratch', metric=metric)
+        for metric in METRICS
+    )
+    (Path(args.work_dir) / 'table.md').write_text(tables + '\n')
+    print(tables)
+
+
+if __name__ == '__main__':
+    run_tool(main)
