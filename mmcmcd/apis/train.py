@@ -32,6 +32,7 @@ def train_from_config(config, **options):
     require_pretrained_files(cfg)
     runner = build_runner(cfg)
     _require_a_batch(runner)
+    _require_outputs(runner)
     runner.train()
     return runner
 
@@ -49,6 +50,20 @@ def _require_a_batch(runner):
             f'The training set has {len(loader.dataset)} samples, too few '
             f'for one batch of {loader.batch_size} per process with '
             'drop_last. Lower train_dataloader.batch_size.'
+        )
+
+
+def _require_outputs(runner):
+    """A label beyond the head's outputs would end in an index error."""
+    head = getattr(runner.model, 'head', None)
+    outputs = getattr(head, 'num_classes', None)
+    dataset = runner.train_loop.dataloader.dataset
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    if outputs is not None and len(classes) > outputs:
+        raise ConfigError(
+            f'The training set has {len(classes)} classes, but the head has '
+            f'{outputs} outputs: set model.head.num_classes={len(classes)} '
+            f'and model.data_preprocessor.num_classes={len(classes)}.'
         )
 
 

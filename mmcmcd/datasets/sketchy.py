@@ -128,6 +128,7 @@ class SketchyImages(BaseDataset):
     """
 
     METAINFO = dict(dataset_type='sketchy')
+    HOWTO = SKETCHY_HOWTO
 
     def __init__(
         self,

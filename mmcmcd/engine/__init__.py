@@ -1,4 +1,5 @@
 from .hooks import (
+    KNNHook,
     ProgressHook,
     SkippedPairsHook,
     StudentExportHook,
@@ -10,6 +11,7 @@ from .optim_wrappers import CPUAmpOptimWrapper
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'KNNHook',
     'ProgressHook',
     'SkippedPairsHook',
     'StudentExportHook',

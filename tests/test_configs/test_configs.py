@@ -1,15 +1,19 @@
 import os
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
+from mmpretrain.structures import DataSample
 
 from mmcmcd.errors import UnreadableFileError
+from mmcmcd.models.utils import state_hash
 from mmcmcd.registry import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +35,11 @@ def test_config_builds(path):
             loader = cfg.get(f'{name}_dataloader')
             if loader is None:
                 continue
-            dataset = DATASETS.build(dict(loader.dataset, lazy_init=True))
+            # Of several sets that were put together, the first.
+            dataset = loader.dataset
+            while 'datasets' in dataset or 'dataset' in dataset:
+                dataset = dataset.get('dataset') or dataset.datasets[0]
+            dataset = DATASETS.build(dict(dataset, lazy_init=True))
             assert len(dataset.pipeline.transforms) >= 3
             if name != 'train':
                 METRICS.build(cfg[f'{name}_evaluator'])
@@ -96,6 +104,97 @@ def test_student_and_segmentor_agree():
         ]
         for name in ('mmcmcd.LoadDepthFromFile', 'mmcmcd.NormalizeDepth'):
             assert loads[0][name] == loads[1][name]
+
+
+@pytest.mark.parametrize(
+    ('distil', 'names'),
+    [
+        (
+            'cmcd/sketch_sketchy',
+            [
+                'sketchy_r50_ft',
+                'sketchy_r50_le',
+                'tuberlin_r50_ft',
+                'tuberlin_r50_le',
+            ],
+        ),
+        (
+            'cmcd/sketch_sketchy_tiny',
+            ['sketchy_tiny_r18_ft', 'sketchy_tiny_r18_le'],
+        ),
+    ],
+)
+def test_sketch_student_and_classifier_agree(distil, names):
+    distil = Config.fromfile(ROOT / f'configs/{distil}.py')
+    student = distil.model.student
+    ours = distil.model.data_preprocessor.target
+    for name in names:
+        cfg = Config.fromfile(ROOT / f'configs/downstream/sketch_{name}.py')
+        backbone = cfg.model.backbone
+        for key in ('type', 'depth', 'in_channels', 'base_channels'):
+            assert student.get(key) == backbone.get(key)
+        theirs = cfg.model.data_preprocessor
+        assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
+        assert theirs.num_classes == cfg.model.head.num_classes
+        assert _size(distil.test_dataloader) == _size(cfg.test_dataloader)
+        bank = cfg.default_hooks.knn.bank_dataloader.dataset
+        assert bank.split == 'train' and bank.pipeline == (
+            cfg.test_dataloader.dataset.pipeline
+        )
+
+
+def _size(loader):
+    return re.search(
+        r"'type': 'Resize', 'scale': (\(\d+, \d+\))",
+        str(loader.dataset.pipeline),
+    )[1]
+
+
+@pytest.mark.parametrize('name', ['sketchy_r50', 'tuberlin_r50'])
+def test_linear_evaluation_leaves_the_backbone_alone(name):
+    """Neither weights nor running statistics change, whatever the mode."""
+    path = ROOT / f'configs/downstream/sketch_{name}_le.py'
+    cfg = Config.fromfile(path)
+    cfg.model.backbone.update(
+        depth=18, stem_channels=8, base_channels=8, init_cfg=None
+    )
+    cfg.model.head.in_channels = 64
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    before = state_hash(model.backbone)
+    model.train()
+    norms = [m for m in model.backbone.modules() if 'Norm' in str(type(m))]
+    assert norms and not any(m.training for m in norms)
+    samples = [DataSample().set_gt_label(i) for i in range(4)]
+    model(torch.rand(4, 1, 32, 32), samples, mode='loss')['loss'].backward()
+    trained = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert trained == {'head.fc.weight', 'head.fc.bias'}
+    assert state_hash(model.backbone) == before
+
+
+@pytest.mark.parametrize('size', ['', '_tiny'])
+def test_zero_label_head_fits_the_teacher(size):
+    """What the photo classifier trains is what the student is given."""
+    zero = Config.fromfile(
+        ROOT / f'configs/downstream/sketch_sketchy{size}_zero_label.py'
+    )
+    depth = 18 if size else 50
+    photo = Config.fromfile(
+        ROOT / f'configs/downstream/photo_sketchy{size}_r{depth}_le.py'
+    )
+    head, teacher = zero.model.teacher_head, zero.model.teacher
+    for key in ('type', 'num_classes', 'in_channels'):
+        assert head[key] == photo.model.head[key]
+    assert teacher.init_cfg == photo.model.backbone.init_cfg
+    assert photo.model.backbone.frozen_stages == 4
+    ours, theirs = (
+        zero.model.data_preprocessor.source,
+        photo.model.data_preprocessor,
+    )
+    assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
+    assert Path(head.init_cfg.checkpoint).name == (
+        f'iter_{photo.train_cfg.max_iters}.pth'
+    )
 
 
 def _steps(pipeline):

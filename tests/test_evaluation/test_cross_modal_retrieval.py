@@ -2,85 +2,115 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from mmcmcd.evaluation import functional
-from mmcmcd.evaluation.functional import neighbour_overlap, recall_at_k
+from mmcmcd.evaluation.functional import retrieval_figures
 from mmcmcd.registry import METRICS
 
-
-def naive_recall(queries, gallery, k, groups):
-    unit = [x / x.norm(dim=1, keepdim=True) for x in (queries, gallery)]
-    hits = 0
-    for i, row in enumerate(unit[0]):
-        scores = [float(row @ other) for other in unit[1]]
-        order = sorted(range(len(scores)), key=lambda j: -scores[j])
-        hits += any(groups[j] == groups[i] for j in order[:k])
-    return 100 * hits / len(queries)
+PAIR_KEYS = {
+    f'retrieval/{direction}_{figure}'
+    for direction in ('target2source', 'source2target')
+    for figure in ('R@1', 'R@5', 'R@10', 'mAP')
+}
 
 
-@pytest.mark.parametrize('chunk', [3, 1024])
-@pytest.mark.parametrize(
-    'groups', [list(range(10)), [0, 0, 1, 2, 2, 2, 3, 4, 5, 6]]
-)
-def test_recall_equals_naive(monkeypatch, chunk, groups):
-    monkeypatch.setattr(functional.retrieval, '_CHUNK', chunk)
-    torch.manual_seed(0)
-    gallery = torch.randn(10, 6)
-    queries = gallery + torch.randn(10, 6)
-    expected = [naive_recall(queries, gallery, k, groups) for k in (1, 3, 5)]
-    got = recall_at_k(queries, gallery, (1, 3, 5), torch.tensor(groups))
-    assert got == pytest.approx(expected)
-    assert 0 < got[0] < got[2]
-
-
-def test_collapsed_embedding_scores_zero():
-    rows = torch.ones(20, 4)
-    assert recall_at_k(rows, rows, (1, 5)) == [0, 0]
-
-
-@pytest.mark.parametrize('chunk', [3, 1024])
-def test_neighbour_overlap(monkeypatch, chunk):
-    monkeypatch.setattr(functional.retrieval, '_CHUNK', chunk)
-    torch.manual_seed(0)
-    rows = torch.randn(40, 8)
-    rotation, _ = torch.linalg.qr(torch.randn(8, 8))
-    assert neighbour_overlap(rows, rows @ rotation, 5) == pytest.approx(100)
-    unrelated = neighbour_overlap(rows, torch.randn(40, 3), 5)
-    assert unrelated < 35  # chance: 12.8
-
-
-def make_samples(source, target):
+def evaluate(source, target, batch=7, groups=None, labels=None, **meta):
+    """Run the metric on rows as a loop would, and return its figures."""
+    metric = METRICS.build(dict(type='mmcmcd.CrossModalRetrieval'))
+    groups = range(len(source)) if groups is None else groups
     samples = []
     for index, (s, t) in enumerate(zip(source, target, strict=True)):
-        sample = DataSample(metainfo=dict(group_index=index))
+        own = {key: values[index] for key, values in meta.items()}
+        sample = DataSample(metainfo=dict(group_index=groups[index], **own))
         sample.source_embedding, sample.target_embedding = s, t
-        samples.append(sample)
-    return samples
+        if labels is not None and labels[index] is not None:
+            sample.set_gt_label(labels[index])
+        samples.append(sample.to_dict())
+    for start in range(0, len(samples), batch):
+        metric.process(None, samples[start : start + batch])
+    return metric.evaluate(len(samples))
 
 
-def test_metric_gathers_batches():
+def in_direction(figures, direction):
+    name = f'retrieval/{direction}_'
+    return {
+        key.removeprefix(name): value
+        for key, value in figures.items()
+        if key.startswith(name)
+    }
+
+
+def sketches(photos=12, each=3, width=6):
+    """Photo embeddings, whose photo is whose, and sketch embeddings."""
+    torch.manual_seed(0)
+    photo = torch.randn(photos, width)
+    owner = torch.arange(photos * each) % photos
+    sketch = photo[owner] + 0.8 * torch.randn(photos * each, width)
+    return photo, owner, sketch
+
+
+def test_both_directions_of_plain_pairs():
     torch.manual_seed(0)
     source = torch.randn(30, 8)
     target = torch.cat([source[:15], torch.randn(15, 8)])
-    metric = METRICS.build(
-        dict(type='mmcmcd.CrossModalRetrieval', topk=(1, 5))
+    figures = evaluate(source, target)
+    assert set(figures) == PAIR_KEYS | {'retrieval/neighbours@10'}
+    ids = torch.arange(30)
+    for direction, rows in (
+        ('target2source', (target, source)),
+        ('source2target', (source, target)),
+    ):
+        found = in_direction(figures, direction)
+        assert found == pytest.approx(retrieval_figures(*rows, ids, ids))
+        assert 50 <= found['R@1'] <= found['R@5'] < 90
+
+
+@pytest.mark.parametrize('grouped', [True, False])
+def test_a_shared_photo_counts_once(grouped):
+    photo, owner, sketch = sketches()
+    figures = evaluate(
+        photo[owner],
+        sketch,
+        # Without groups the shared file alone says what is relevant.
+        groups=(1000 * owner).tolist() if grouped else None,
+        source_path=[f'{i}.jpg' for i in owner.tolist()],
+        target_path=[f'{i}.png' for i in range(len(sketch))],
     )
-    samples = make_samples(source, target)
-    for start in range(0, 30, 7):
-        batch = samples[start : start + 7]
-        metric.process(None, [s.to_dict() | s.metainfo for s in batch])
-    figures = metric.evaluate(30)
-    assert set(figures) == {
-        'retrieval/R@1',
-        'retrieval/R@5',
-        'retrieval/neighbours@10',
-    }
-    assert 50 <= figures['retrieval/R@1'] <= figures['retrieval/R@5'] < 90
+    ids = torch.arange(12)
+    assert in_direction(figures, 'target2source') == pytest.approx(
+        retrieval_figures(sketch, photo, owner, ids)
+    )
+    assert in_direction(figures, 'source2target') == pytest.approx(
+        retrieval_figures(photo, sketch, ids, owner)
+    )
+    # As often as it has sketches, it would tie with none but take places.
+    repeated = retrieval_figures(sketch, photo[owner], owner, owner)
+    assert figures['retrieval/target2source_R@5'] > repeated['R@5']
 
 
-def test_metric_without_a_common_space_or_enough_pairs():
-    metric = METRICS.build(dict(type='mmcmcd.CrossModalRetrieval'))
-    samples = make_samples(torch.randn(12, 8), torch.randn(12, 4))
-    metric.process(None, [s.to_dict() | s.metainfo for s in samples])
-    assert list(metric.evaluate(12)) == ['retrieval/neighbours@10']
-    metric.process(None, [s.to_dict() | s.metainfo for s in samples[:5]])
-    assert metric.evaluate(5) == {}
+def test_classes_give_figures_of_their_own():
+    photo, owner, sketch = sketches()
+    labels = owner % 4
+    meta = dict(
+        groups=owner.tolist(), source_path=[f'{i}' for i in owner.tolist()]
+    )
+    figures = evaluate(photo[owner], sketch, labels=labels.tolist(), **meta)
+    classes = torch.arange(12) % 4
+    for direction, arguments in (
+        ('target2source', (sketch, photo, labels, classes)),
+        ('source2target', (photo, sketch, classes, labels)),
+    ):
+        expected = retrieval_figures(*arguments)['mAP']
+        found = figures.pop(f'retrieval/{direction}_class_mAP')
+        assert found == pytest.approx(expected)
+    assert figures == evaluate(photo[owner], sketch, **meta)
+    # Not of a part of the pairs, and not with several classes per sample.
+    for odd in (None, [0, 1]):
+        some = [odd, *labels[1:].tolist()]
+        assert evaluate(photo[owner], sketch, labels=some, **meta) == figures
+
+
+def test_two_spaces_or_too_few_pairs():
+    rows = torch.randn(12, 8)
+    figures = evaluate(rows, torch.randn(12, 4))
+    assert list(figures) == ['retrieval/neighbours@10']
+    assert set(evaluate(rows[:5], rows[:5])) == PAIR_KEYS
+    assert evaluate(rows[:5], torch.randn(5, 4)) == {}

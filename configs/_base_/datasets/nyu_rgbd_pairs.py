@@ -81,7 +81,7 @@ val_dataloader = dict(
         ann_file='splits/test.txt',
         pipeline=test_pipeline,
         test_mode=True))
-val_evaluator = dict(type='mmcmcd.CrossModalRetrieval', topk=(1, 5))
+val_evaluator = dict(type='mmcmcd.CrossModalRetrieval')
 val_cfg = dict(type='ValLoop')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

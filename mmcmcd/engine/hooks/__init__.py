@@ -1,3 +1,4 @@
+from .knn_hook import KNNHook
 from .progress_hook import ProgressHook
 from .skipped_pairs_hook import SkippedPairsHook
 from .student_export_hook import StudentExportHook
@@ -6,6 +7,7 @@ from .teacher_frozen_hook import TeacherFrozenHook
 from .verify_pretrained_hook import VerifyPretrainedHook
 
 __all__ = [
+    'KNNHook',
     'ProgressHook',
     'SkippedPairsHook',
     'StudentExportHook',

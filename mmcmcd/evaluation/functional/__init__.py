@@ -1,3 +1,10 @@
-from .retrieval import neighbour_overlap, recall_at_k
+from .knn import check_knn, knn_predict, knn_votes
+from .retrieval import neighbour_overlap, retrieval_figures
 
-__all__ = ['neighbour_overlap', 'recall_at_k']
+__all__ = [
+    'check_knn',
+    'knn_predict',
+    'knn_votes',
+    'neighbour_overlap',
+    'retrieval_figures',
+]

@@ -1,14 +1,7 @@
-# Two views of the RGB frames of NYU-Depth V2 for contrastive pre-training.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+# Two views of the photos of The Sketchy Database for contrastive pre-training;
+# the test photos stay unseen.
 view_pipeline = [
-    dict(
-        type='RandomResizedCrop',
-        scale=(240, 320),
-        crop_ratio_range=(0.2, 1.0)),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0)),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomApply',
@@ -33,7 +26,6 @@ view_pipeline = [
         prob=0.5),
 ]
 train_pipeline = [
-    dict(type='mmcmcd.SelectSide', side='source'),
     dict(type='mmcmcd.LoadImageStrict'),
     dict(type='MultiView', num_views=2, transforms=[view_pipeline]),
     dict(type='PackInputs'),
@@ -46,7 +38,8 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='mmcmcd.NYURGBDPairs',
-        data_root='data/nyu_depth_v2/',
-        ann_file='splits/train.txt',
+        type='mmcmcd.SketchyImages',
+        data_root='data/sketchy/',
+        split='train',
+        side='source',
         pipeline=train_pipeline))

@@ -1,0 +1,66 @@
+# A sample of The Sketchy Database (75 classes, 128x128), at 64x64.
+_load = [
+    dict(
+        type='mmcmcd.OnSide', sides='source',
+        transforms=[dict(type='mmcmcd.LoadImageStrict')]),
+    dict(
+        type='mmcmcd.OnSide', sides='target',
+        transforms=[dict(type='mmcmcd.LoadSketch')]),
+]
+train_pipeline = [
+    *_load,
+    dict(
+        type='mmcmcd.SharedGeometry',
+        transforms=[
+            dict(type='RandomResizedCrop', scale=64,
+                 crop_ratio_range=(0.4, 1.0), interpolation='area'),
+            dict(type='RandomFlip', prob=0.5)]),
+    dict(
+        type='mmcmcd.OnSide', sides='source',
+        transforms=[
+            dict(type='ColorJitter', brightness=0.4, contrast=0.4,
+                 saturation=0.4, hue=0.1)]),
+    dict(type='mmcmcd.PackPairedInputs'),
+]
+test_pipeline = [
+    *_load,
+    dict(
+        type='mmcmcd.SharedGeometry',
+        transforms=[
+            dict(type='Resize', scale=(64, 64), interpolation='area')]),
+    dict(type='mmcmcd.PackPairedInputs'),
+]
+_data = dict(
+    type='mmcmcd.SketchyPairs',
+    data_root='{{$MMCMCD_REALDATA:data}}/sketchy125/')
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(**_data, split='train', pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        **_data, split='test', pipeline=test_pipeline, test_mode=True))
+val_evaluator = dict(type='mmcmcd.CrossModalRetrieval')
+val_cfg = dict(type='ValLoop')
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict(type='TestLoop')
+# Labelled sketches vote on held-out ones; no training uses a label.
+bank_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        **_data, split='train', pipeline=test_pipeline, test_mode=True))
+# Not inherited: a user's config may use these names.
+del _load, _data

@@ -1,0 +1,7 @@
+# Step 1: SimCLR on the photos of Sketchy with stock mmpretrain parts.
+_base_ = [
+    '../_base_/models/simclr_resnet50.py',
+    '../_base_/datasets/sketchy_photo_views.py',
+    '../_base_/schedules/adamw_cosine.py',
+    '../_base_/default_runtime.py',
+]
