@@ -44,8 +44,7 @@ def test_from_config(
     label_maps = out_item is None and cfg.get('default_scope') == 'mmseg'
     if out and label_maps:
         _write_label_maps(cfg, out)
-    runner = build_runner(cfg)
-    _require_fit(runner.model, checkpoint)
+    runner = build_test_runner(cfg, checkpoint)
     if out and not label_maps and out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     metrics = runner.test()
@@ -115,6 +114,24 @@ def prepare_test_config(
         _use_tta(cfg)
     set_dataloader_defaults(cfg, 'test_dataloader', pin_memory, True)
     return cfg
+
+
+def build_test_runner(cfg, checkpoint):
+    """Build the runner of a test, and make sure that the weights fit.
+
+    Args:
+        cfg (Config): Of :func:`prepare_test_config`.
+        checkpoint (str): The weights that it is to load.
+
+    Returns:
+        Runner: Ready for ``runner.test()``.
+
+    Raises:
+        CheckpointError: The checkpoint is not of this config's model.
+    """
+    runner = build_runner(cfg)
+    _require_fit(runner.model, checkpoint)
+    return runner
 
 
 def _require_fit(model, checkpoint):

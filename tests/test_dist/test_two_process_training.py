@@ -4,7 +4,7 @@ import socket
 import torch
 from conftest import REPO, run_command
 
-METRIC = r'retrieval/R@5: ([0-9.]+)'
+METRIC = r'retrieval/target2source_R@5: ([0-9.]+)'
 PROBE = """
 import torch
 from mmengine.dist import get_rank

@@ -100,6 +100,28 @@ def test_user_errors(config, monkeypatch, capsys, args, words):
     assert words in capsys.readouterr().err
 
 
+def test_shipped_sketch_config(tmp_path, monkeypatch, capsys):
+    rows = ['photo,sketch,class,split']
+    for i in range(4):
+        photo, sketch = f'photo/cat/{i}.jpg', f'sketch/cat/{i}-1.png'
+        picture = np.full((8, 12, 3), 255, np.uint8)
+        picture[2, 3:9] = 0
+        for name in (photo, sketch):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / name), picture)
+        rows.append(f'{photo},{sketch},cat,train')
+    (tmp_path / 'pairs.csv').write_text('\n'.join(rows))
+    config = REPO / 'configs/cmcd/sketch_sketchy.py'
+    root = f'train_dataloader.dataset.data_root={tmp_path}'
+    assert run(monkeypatch, config, '--cfg-options', root) == 0
+    assert 'complete pairs: 4, decoded: 4' in capsys.readouterr().out
+    cv2.imwrite(str(tmp_path / 'sketch/cat/2-1.png'), 255 - picture)
+    assert run(monkeypatch, config, '--cfg-options', root) == 1
+    text = capsys.readouterr().out
+    words = 'FAULT: inverted sketch in target (white on black): 1'
+    assert f'{words}\n    cat/2-1' in text
+
+
 def test_as_a_program(config, tmp_path):
     (tmp_path / 'depth/1.png').unlink()
     done = subprocess.run(

@@ -64,7 +64,7 @@ def test_stopped_and_resumed(tiny_run):
     assert checkpoint['meta']['epoch'] == done + 2
     assert checkpoint['meta']['iter'] == 2 * (done + 2)
     assert not any('teacher' in key for key in checkpoint['state_dict'])
-    assert 'retrieval/R@1' in result.stdout
+    assert 'retrieval/target2source_R@1' in result.stdout
     # Two iterations an epoch, and the second run has but the last two.
     assert epochs(tiny_run)[-4:] == [done + 1, done + 1, done + 2, done + 2]
 
