@@ -64,6 +64,7 @@ setup(
         onedl=read_requirements('requirements.txt'),
         openmmlab=read_requirements('requirements/openmmlab.txt'),
         nyu=read_requirements('requirements/optional.txt'),
+        analysis=read_requirements('requirements/analysis.txt'),
         test=read_requirements('requirements/tests.txt'),
     ),
     cmdclass=dict(build_py=BuildWithMim),

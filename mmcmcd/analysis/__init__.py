@@ -1,4 +1,29 @@
+from .feature_map import (
+    project_to_plane,
+    require_projection,
+    save_feature_map,
+)
+from .paired_embeddings import (
+    EmbeddedPairs,
+    Ranking,
+    rank_partners,
+    unique_files,
+)
+from .retrieval_gallery import GalleryRow, Hit, save_retrieval_gallery
 from .segmentation_picture import save_segmentation_picture
 from .statistics import mean_interval
 
-__all__ = ['mean_interval', 'save_segmentation_picture']
+__all__ = [
+    'EmbeddedPairs',
+    'GalleryRow',
+    'Hit',
+    'Ranking',
+    'mean_interval',
+    'project_to_plane',
+    'rank_partners',
+    'require_projection',
+    'save_feature_map',
+    'save_retrieval_gallery',
+    'save_segmentation_picture',
+    'unique_files',
+]
