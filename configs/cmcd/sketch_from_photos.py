@@ -1,7 +1,7 @@
-# No pairs, only photos: their sketches are drawn on line. Any image folder:
-#   --cfg-options train_dataloader.dataset.data_root=FOLDER
-_base_ = ['../_base_/models/cmcd_resnet50.py',
-          '../_base_/schedules/adamw_cosine.py', '../_base_/distill_runtime.py']
+# Only photos, no pairs: their sketches are drawn on line. data_root may be any
+# folder of images: --cfg-options train_dataloader.dataset.data_root=FOLDER
+_base_ = ['../_base_/models/cmcd_resnet50.py', '../_base_/distill_runtime.py',
+          '../_base_/schedules/adamw_cosine.py']
 _any = dict(folder='', suffix=['.jpg', '.jpeg', '.png', '.webp', '.JPG'])
 model = dict(data_preprocessor=dict(target=dict(mean=[245.], std=[40.])))
 train_dataloader = dict(
