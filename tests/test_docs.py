@@ -113,7 +113,8 @@ def test_commands_have_their_options(page):
             continue
         source = (REPO / script).read_text()
         if source.startswith('#!'):  # a launcher hands its options on
-            name = 'test.py' if 'test.py' in source else 'train.py'
+            name = re.findall(r'(?:TOOLS/)?(\w[\w/]*\.py)\b', source)[-1]
+            name = name.removeprefix('tools/')
             source = (REPO / 'tools' / name).read_text()
         for word in words:
             if word.startswith('--'):

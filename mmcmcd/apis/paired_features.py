@@ -1,11 +1,13 @@
 """Embed held-out pairs with teacher and student, and show what comes out."""
 
 import csv
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from ..analysis import (
@@ -85,6 +87,17 @@ def embed_pairs(cfg, name, checkpoint, *, split='test', work_dir=None):
             f"config '{name}' builds a {type(runner.model).__name__}; "
             'expected a distillation config (configs/cmcd), whose teacher '
             'and student embed the two sides of pairs.'
+        )
+    if not any(
+        getattr(loss, 'places_student', True)
+        for loss in runner.model.losses.values()
+    ):
+        print_log(
+            'These losses leave open how the student is turned against the '
+            'teacher (CMD within): what a query finds in the other modality '
+            'is chance. CMC or the cross form of CMD would place it.',
+            logger='current',
+            level=logging.WARNING,
         )
     collector = _PairCollector()
     runner.test_evaluator.metrics.append(collector)
