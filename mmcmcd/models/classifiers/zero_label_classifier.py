@@ -50,7 +50,14 @@ class ZeroLabelClassifier(CrossModalDistiller):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self._require_shared_space(kwargs)
+        if not self.places_student:
+            raise _not_placed(f'the losses of the config ({kwargs["losses"]})')
+        if kwargs.get('teacher_projector') is not None:
+            raise ConfigError(
+                "ZeroLabelClassifier: the student was placed in the teacher's "
+                "projected space, but a head works on the backbone's "
+                'features. Distil without teacher_projector.'
+            )
         self.feature_norm = feature_norm
         self._require_invertible_norm()
         cfg = copy.deepcopy(teacher_head)
@@ -97,25 +104,11 @@ class ZeroLabelClassifier(CrossModalDistiller):
             return rows
         return rows * (norm.running_var + norm.eps).sqrt() + norm.running_mean
 
-    def _require_shared_space(self, cfg):
-        if any(
-            getattr(loss, 'places_student', False)
-            for loss in self.losses.values()
-        ):
-            if cfg.get('teacher_projector') is None:
-                return
-            raise ConfigError(
-                "ZeroLabelClassifier: the student was placed in the teacher's "
-                "projected space, but a head works on the backbone's "
-                'features. Distil without teacher_projector.'
-            )
-        raise ConfigError(
-            'ZeroLabelClassifier: none of the losses places the student in '
-            f"the teacher's space: {cfg['losses']}. The within form of CMD "
-            'is blind to any rotation of the student, so that the head of '
-            'the teacher would guess. Distil with CMC (cmc=dict()) or with '
-            "the cross form of CMD (cmd=dict(form='cross'))."
-        )
+    def _load_from_state_dict(self, state_dict, prefix, metadata, *args):
+        # The config may name other losses than those of the training.
+        if not metadata.get('places_student', True):
+            raise _not_placed('the losses that this checkpoint was trained by')
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
     def _require_invertible_norm(self):
         if self.source_norm is None:
@@ -176,3 +169,13 @@ class ZeroLabelClassifier(CrossModalDistiller):
                 'head on the frozen teacher (linear evaluation: '
                 'model.backbone.frozen_stages=4).'
             )
+
+
+def _not_placed(losses):
+    return ConfigError(
+        f'ZeroLabelClassifier: {losses} do not place the student in the '
+        "teacher's space. The within form of CMD is blind to any rotation of "
+        'the student, so that the head of the teacher would guess. Distil '
+        'with CMC (cmc=dict()) or the cross form of CMD (cmd=dict(form='
+        "'cross'))."
+    )

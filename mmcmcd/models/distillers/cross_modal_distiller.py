@@ -86,6 +86,15 @@ class CrossModalDistiller(BaseModel):
             {name: MODELS.build(cfg) for name, cfg in losses.items()}
         )
         self.queue = None if queue is None else MODELS.build(queue)
+        self.register_state_dict_post_hook(_note_space)
+
+    @property
+    def places_student(self) -> bool:
+        """Whether a loss brings students' rows to their teachers' rows."""
+        return any(
+            getattr(loss, 'places_student', False)
+            for loss in self.losses.values()
+        )
 
     @property
     def teacher(self) -> FrozenTeacher:
@@ -206,6 +215,11 @@ class CrossModalDistiller(BaseModel):
             for sample, row in zip(data_samples, rows, strict=True):
                 sample.set_field(row, field)
         return data_samples
+
+
+def _note_space(model, state_dict, prefix, local_metadata):
+    # Weights do not tell what they were trained for; their metadata does.
+    local_metadata['places_student'] = model.places_student
 
 
 def _require_sides(inputs):

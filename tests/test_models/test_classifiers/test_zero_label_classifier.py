@@ -5,6 +5,12 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import (
+    get_state_dict,
+    load_checkpoint,
+    save_checkpoint,
+    weights_to_cpu,
+)
 from mmpretrain.structures import DataSample
 
 from mmcmcd.errors import CheckpointError, ConfigError
@@ -185,3 +191,35 @@ def test_head_without_weights_is_refused(files):
     model = build(files, head_file='/no/such/head.pth')
     with pytest.raises(CheckpointError, match='/no/such/head.pth'):
         model(*batch(), mode='predict')
+
+
+def test_checkpoint_of_other_losses_is_refused(files, tmp_path):
+    """What counts is the training, not what the config of the test says."""
+    placed, turned = tmp_path / 'cmc.pth', tmp_path / 'within.pth'
+    for path, loss in (
+        (placed, dict(type='mmcmcd.CMCLoss')),
+        (turned, dict(type='mmcmcd.CMDLoss', form='within')),
+    ):
+        model = MODELS.build(
+            dict(
+                type='mmcmcd.CrossModalDistiller',
+                teacher=resnet(
+                    init_cfg=dict(
+                        type='Pretrained',
+                        checkpoint=files[0],
+                        prefix='backbone.',
+                    )
+                ),
+                source_norm=dict(
+                    type='BN1d', num_features=WIDTH, affine=False
+                ),
+                student=resnet(1),
+                losses=dict(loss=loss),
+            )
+        )
+        save_checkpoint(
+            dict(state_dict=weights_to_cpu(get_state_dict(model))), str(path)
+        )
+    load_checkpoint(build(files), str(placed), strict=True)
+    with pytest.raises(ConfigError, match='this checkpoint was trained by'):
+        load_checkpoint(build(files), str(turned))
