@@ -45,6 +45,7 @@ def test_from_config(
     if out and label_maps:
         _write_label_maps(cfg, out)
     runner = build_test_runner(cfg, checkpoint)
+    _require_classes(runner)
     if out and not label_maps and out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     metrics = runner.test()
@@ -132,6 +133,13 @@ def build_test_runner(cfg, checkpoint):
     runner = build_runner(cfg)
     _require_fit(runner.model, checkpoint)
     return runner
+
+
+def _require_classes(runner):
+    """A head from elsewhere must name the classes as the test set does."""
+    check = getattr(runner.model, 'require_classes', None)
+    if check is not None:
+        check(runner.test_dataloader.dataset.metainfo.get('classes'))
 
 
 def _require_fit(model, checkpoint):

@@ -371,6 +371,11 @@ def test_resume_with_another_teacher(tiny_run):
     train(tiny_run, cfg_options={'train_cfg.max_epochs': 1}, **once)
     train(tiny_run, resume='auto', **once)
     rewrite(tiny_run.teacher, lambda s: {k: v + 1 for k, v in s.items()})
+    last = (tiny_run.work_dir / 'last_checkpoint').read_text()
+    with pytest.raises(CheckpointError, match='to test had another teacher'):
+        test_from_config(
+            str(tiny_run.config), last, work_dir=str(tiny_run.work_dir)
+        )
     with pytest.raises(CheckpointError, match='had another teacher') as caught:
         train(
             tiny_run,

@@ -245,6 +245,9 @@ def test_no_labelled_sketch(runs, distilled, teacher):
     assert 0 <= metrics['accuracy/top1'] <= metrics['accuracy/top5'] <= 100
     with pytest.raises(ConfigError, match='blind to any rotation'):
         evaluate(**{'model.losses.cmcd.cmc': None})
+    other = {'model.teacher.init_cfg.checkpoint': checkpoint(photos, 'iter_2')}
+    # The same weights in another file are the same teacher.
+    assert evaluate(**other) == metrics
     # The student itself is no classifier of its own.
     with pytest.raises(ConfigError, match='teacher_head has no weights'):
         evaluate(**{'model.teacher_head.init_cfg': None})

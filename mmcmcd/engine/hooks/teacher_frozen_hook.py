@@ -1,5 +1,6 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 
 from ...errors import CheckpointError, ConfigError
 from ...registry import HOOKS
@@ -15,8 +16,8 @@ class TeacherFrozenHook(Hook):
     model's own parameters and buffers.  Then every ``interval`` epochs and
     after training: its weights and statistics are what was loaded, by
     SHA-256, and all its modules are in eval mode.  Checkpoints store that
-    hash as ``meta['teacher_sha256']``, and a run resumes with the same
-    teacher only.
+    hash as ``meta['teacher_sha256']``, and a run resumes, and is tested, with
+    the same teacher only.
 
     Args:
         interval (int): Epochs between two checks. Defaults to 10.
@@ -82,7 +83,7 @@ class TeacherFrozenHook(Hook):
         checkpoint.setdefault('meta', {})[_META_KEY] = _loaded_hash(runner)
 
     def after_load_checkpoint(self, runner, checkpoint):
-        """Refuse to go on with another teacher.
+        """Refuse to go on, or to test, with another teacher.
 
         Another start (``load_from``) may have another teacher.
 
@@ -91,20 +92,23 @@ class TeacherFrozenHook(Hook):
             checkpoint (dict): What was read.
 
         Raises:
-            CheckpointError: The run to resume had another teacher.
+            CheckpointError: The run to resume or to test had another
+                teacher.
         """
         stored = checkpoint.get('meta', {}).get(_META_KEY)
-        # The runner says nowhere else whether it resumes or loads.
-        if stored is None or not runner._resume:
+        # The runner says nowhere else whether it resumes, loads or tests.
+        trains = isinstance(runner._train_loop, BaseLoop)
+        if stored is None or (trains and not runner._resume):
             return
         present = _loaded_hash(runner)
         if stored != present:
             raise CheckpointError(
-                'the run to resume had another teacher: its checkpoint says '
-                f'sha256 {stored}, the weights of model.teacher'
-                f'{_teacher_file(runner)} have sha256 {present}. Give the '
-                'teacher of that run, or start a new run from its student: '
-                'load_from=CHECKPOINT without --resume.'
+                f'the run to {"resume" if trains else "test"} had another '
+                f'teacher: its checkpoint says sha256 {stored}, the weights '
+                f'of model.teacher{_teacher_file(runner)} have sha256 '
+                f'{present}. Give the teacher of that run by '
+                'model.teacher.init_cfg.checkpoint, or start a new run from '
+                'its student: load_from=CHECKPOINT without --resume.'
             )
 
     def after_train(self, runner):

@@ -1,6 +1,7 @@
 import copy
 import logging
 import math
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,11 @@ from torch import Tensor
 
 from mmcmcd.errors import CheckpointError, ConfigError
 from mmcmcd.models.distillers import CrossModalDistiller
-from mmcmcd.models.utils import load_backbone_strict, read_state_dict
+from mmcmcd.models.utils import (
+    load_backbone_strict,
+    read_checkpoint,
+    read_state_dict,
+)
 from mmcmcd.registry import MODELS
 
 
@@ -109,6 +114,33 @@ class ZeroLabelClassifier(CrossModalDistiller):
         if not metadata.get('places_student', True):
             raise _not_placed('the losses that this checkpoint was trained by')
         super()._load_from_state_dict(state_dict, prefix, metadata, *args)
+
+    def require_classes(self, classes) -> None:
+        """Compare the classes of the head with those that are tested.
+
+        Args:
+            classes (Sequence[str] | None): Names, by label.
+
+        Raises:
+            CheckpointError: The head was trained on other classes, or on the
+                same in another order.
+        """
+        checkpoint = self._head_init['checkpoint']
+        meta = read_checkpoint(checkpoint, 'teacher_head').get('meta') or {}
+        known = (meta.get('dataset_meta') or {}).get('classes')
+        if classes is None or known is None:
+            return
+        known, classes = list(known), list(classes)
+        if known != classes:
+            pairs = zip(known, classes, strict=False)
+            number = sum(1 for _ in takewhile(lambda p: p[0] == p[1], pairs))
+            raise CheckpointError(
+                f"teacher_head checkpoint '{checkpoint}' knows {len(known)} "
+                f'classes, the test set has {len(classes)}, and label '
+                f'{number} is {known[number : number + 1]} there, '
+                f'{classes[number : number + 1]} here. Train the head on '
+                'these classes in this order (metainfo.classes).'
+            )
 
     def _require_invertible_norm(self):
         if self.source_norm is None:

@@ -223,3 +223,23 @@ def test_checkpoint_of_other_losses_is_refused(files, tmp_path):
     load_checkpoint(build(files), str(placed), strict=True)
     with pytest.raises(ConfigError, match='this checkpoint was trained by'):
         load_checkpoint(build(files), str(turned))
+
+
+@pytest.mark.parametrize(
+    ('known', 'message'),
+    [
+        (('b', 'a'), r"label 0 is \['b'\] there, \['a'\] here"),
+        (('a',), r'knows 1 classes, the test set has 2.*label 1 is \[\]'),
+    ],
+)
+def test_head_of_other_classes_is_refused(files, tmp_path, known, message):
+    content = torch.load(files[1])
+    head = str(tmp_path / 'named.pth')
+    content['meta'] = dict(dataset_meta=dict(classes=known))
+    torch.save(content, head)
+    model = build(files, head_file=head)
+    model.require_classes(known)
+    with pytest.raises(CheckpointError, match=message):
+        model.require_classes(('a', 'b'))
+    # A file that does not name its classes cannot be compared.
+    build(files).require_classes(('a', 'b'))
