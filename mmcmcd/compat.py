@@ -109,7 +109,8 @@ def prepare_cpu_distributed(cfg):
     ``mmengine.dist.init_dist`` calls ``torch.cuda.set_device`` and
     ``Runner.wrap_model`` passes ``device_ids`` to DDP; both fail on CPU.
     The process group is therefore opened here (the Runner then keeps it) and
-    the wrapper is told to use no device ids.  Can go when mmengine does so.
+    the wrapper is told to use no device ids.  torch has no SyncBatchNorm for
+    CPUs, so that ``sync_bn`` is left out.  Can go when mmengine does so.
 
     Args:
         cfg (Config): The configuration; changed in place.
@@ -131,3 +132,4 @@ def prepare_cpu_distributed(cfg):
     # As mmengine does without model_wrapper_cfg.
     wrapper.setdefault('broadcast_buffers', False)
     cfg.model_wrapper_cfg = wrapper
+    cfg.pop('sync_bn', None)

@@ -27,6 +27,7 @@ model = dict(
         depth=18, stem_channels=32, base_channels=32,
         init_cfg=dict(checkpoint=_teacher)),
     head=dict(num_classes=75, in_channels=256))
+auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
     dict(type='CosineAnnealingLR', T_max=450, begin=50, end=500,

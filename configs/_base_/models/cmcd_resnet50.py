@@ -1,4 +1,5 @@
-# Step 2: a frozen RGB teacher, a depth student, CMD + CMC.
+# Step 2: a frozen RGB teacher, a one-channel student, CMD + CMC. Mean and std
+# of the target are those of depth over ten metres.
 _teacher = ('https://mmassets.onedl.ai/mmselfsup/1.x/mocov3/'
             'mocov3_resnet50_8xb512-amp-coslr-800e_in1k/'
             'mocov3_resnet50_8xb512-amp-coslr-800e_in1k_20220927-e043f51a.pth')

@@ -1,5 +1,6 @@
-# MoCo v3 with stock mmpretrain parts; BN1d instead of SyncBN, so that it runs
-# on a CPU too.
+# MoCo v3 with stock mmpretrain parts; BN becomes SyncBN across GPUs, as stock,
+# but runs on a CPU too.
+sync_bn = 'torch'
 model = dict(
     type='MoCoV3',
     base_momentum=0.01,

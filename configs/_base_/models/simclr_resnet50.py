@@ -1,4 +1,6 @@
-# SimCLR with stock mmpretrain parts.
+# SimCLR with stock mmpretrain parts. Across GPUs, statistics of single ranks
+# would tell negatives from the positive.
+sync_bn = 'torch'
 model = dict(
     type='SimCLR',
     data_preprocessor=dict(
