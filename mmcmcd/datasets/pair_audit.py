@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmcmcd.errors import ConfigError
 
+from .pair_scan import list_faults
 from .paired_dataset import PairedModalityDataset
 from .transforms import (
     LoadImageStrict,
@@ -337,7 +338,8 @@ def _build(cfg):
 def _pairs_of(dataset):
     """Return the pairs with their files, and the faults found so far."""
     if isinstance(dataset, PairedModalityDataset):
-        return dataset.scan()
+        pairs, faults = dataset.scan()
+        return pairs, {kind: list_faults(f) for kind, f in faults.items()}
     pairs = []
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)

@@ -39,23 +39,29 @@ class FileIndex:
                 backend_args=self.backend_args,
             )
         )
-        self._names[folder] = set()
+        names = {folder: []}
         for name in found:
             parent, base = osp.split(name)
             key = osp.join(folder, parent) if parent else folder
-            self._names.setdefault(key, set()).add(base)
+            names.setdefault(key, []).append(base)
+        self._names.update((k, _by_lower_case(v)) for k, v in names.items())
         return found
 
     def exists(self, path):
         """Whether the file is there (hidden files do not count)."""
+        return path in self.in_any_case(path)
+
+    def in_any_case(self, path):
+        """The files whose names differ from this at most by case."""
         folder, name = osp.split(path)
         if folder not in self._names:
-            self._names[folder] = self._list(folder)
-        return name in self._names[folder]
+            self._names[folder] = _by_lower_case(self._list(folder))
+        names = self._names[folder].get(name.lower(), ())
+        return [path[: len(path) - len(name)] + found for found in names]
 
     def _list(self, folder):
         try:
-            return set(
+            return sorted(
                 fileio.list_dir_or_file(
                     folder or '.',
                     list_dir=False,
@@ -63,7 +69,14 @@ class FileIndex:
                 )
             )
         except (FileNotFoundError, NotADirectoryError):
-            return set()
+            return []
+
+
+def _by_lower_case(names):
+    groups = defaultdict(list)
+    for name in names:
+        groups[name.lower()].append(name)
+    return dict(groups)
 
 
 class FileSpec:
@@ -74,33 +87,67 @@ class FileSpec:
         root (str): Data root.
         folder (str): Folder below the root, or an absolute one.
         suffix (str | list[str]): What follows the id in the file name;
-            several are alternatives, of which one must exist.
+            several are alternatives, of which one must exist. '.jpg' stands
+            for '.JPG', too.
+
+    Attributes:
+        whole_names (bool): Whether an id is the whole name of a file, with
+            its suffix. Without a partner to find, it may as well tell
+            'a.jpg' from 'a.png'.
     """
 
     def __init__(self, name, root, folder='', suffix=()):
         self.name = name
         self.folder = osp.join(root, folder) if folder else root
         self.suffixes = (suffix,) if isinstance(suffix, str) else tuple(suffix)
+        self.whole_names = False
 
     def __str__(self):
         suffix = '|'.join(self.suffixes)
-        return f'{self.name} = {osp.join(self.folder, "<id>")}{suffix}'
+        stem = '<name>' if self.whole_names else '<id>'
+        return f'{self.name} = {osp.join(self.folder, stem)}{suffix}'
 
     def path(self, name):
         """Path of a file that is named in a list or annotation."""
         return osp.join(self.folder, name)
 
+    def fits(self, name):
+        """Whether ``name`` has one of the suffixes."""
+        return any(_ends_with(name, suffix) for suffix in self.suffixes)
+
     def pair_id(self, name):
         """``name`` without suffix, or without extension if none fits."""
+        if self.whole_names:
+            return name
         for suffix in self.suffixes:
-            if name.endswith(suffix):
+            if _ends_with(name, suffix):
                 return name[: len(name) - len(suffix)]
         return osp.splitext(name)[0]
 
     def candidates(self, pair_id, index):
         """The existing files of this id, at best exactly one."""
-        paths = [self.path(pair_id + suffix) for suffix in self.suffixes]
-        return [path for path in paths if index.exists(path)]
+        stem = self.path(pair_id)
+        if self.whole_names:
+            return [stem] if self.fits(stem) and index.exists(stem) else []
+        found = {
+            path: None
+            for suffix in self.suffixes
+            for path in index.in_any_case(stem + suffix)
+            if path.startswith(stem) and _ends_with(path, suffix)
+        }
+        return list(found)
+
+
+def _ends_with(name, suffix):
+    """Whether a name ends so, its extension in upper or lower case."""
+    end = name[len(name) - len(suffix) :]
+    rest, dot, extension = suffix.rpartition('.')
+    start = len(rest + dot)
+    if not dot:
+        return end == suffix
+    return (
+        end[:start] == rest + dot and end[start:].lower() == extension.lower()
+    )
 
 
 def find_pairs(rows, sides, seg_map=None, index=None, ann_file=''):
@@ -117,9 +164,10 @@ def find_pairs(rows, sides, seg_map=None, index=None, ann_file=''):
         ann_file (str): Where the rows come from; for messages only.
 
     Returns:
-        tuple[list[dict], dict[str, list[str]]]: The complete pairs (keys
-        ``pair_id``, every side's path, and ``group_id``, ``label``,
-        ``seg_map`` where known), and the faulty ids by kind of fault.
+        tuple[list[dict], dict[str, dict[str, str]]]: The complete pairs
+        (keys ``pair_id``, every side's path, and ``group_id``, ``label``,
+        ``seg_map`` where known), and by kind of fault the faulty ids, each
+        with the path that a row gives in vain, or ''.
 
     Raises:
         DatasetError: Nothing says where the files of a side are.
@@ -136,46 +184,60 @@ def find_pairs(rows, sides, seg_map=None, index=None, ann_file=''):
                 f'how its files are named. Columns are {sorted(columns)}. '
                 'Rename the column or the side, or give the side a suffix.'
             )
-    pairs, faults, seen = [], defaultdict(list), set()
+    pairs, faults, seen = [], defaultdict(dict), set()
     for number, row in enumerate(rows, 1):
         pair_id = str(row.get('pair_id', ''))
         if row.get('pair_id') in _EMPTY:
             pair_id = _derive_id(row, sides) or f'entry {number}'
         pair, wrong = _find_pair(pair_id, row, specs, columns, index)
         if pair_id in seen:
-            wrong = ['listed more than once']
+            wrong = {'listed more than once': ''}
         seen.add(pair_id)
-        for kind in wrong:
-            faults[kind].append(pair_id)
+        for kind, path in wrong.items():
+            faults[kind][pair_id] = path
         if not wrong:
             pairs.append(pair)
     return pairs, dict(faults)
 
 
 def _find_pair(pair_id, row, specs, columns, index):
-    """Return the pair of one row, and the kinds of its faults."""
+    """Return the pair of one row, and the kinds of its faults with paths."""
     pair = dict(pair_id=pair_id)
     names = columns & {'pair_id', 'group_id', 'label', *specs}
     empty = [name for name in sorted(names) if row.get(name) in _EMPTY]
-    wrong = [f"empty column '{name}'" for name in empty]
+    wrong = {f"empty column '{name}'": '' for name in empty}
     pair.update((k, row.get(k)) for k in names & {'group_id', 'label'})
     for name, spec in specs.items():
         if name in empty:
             continue
-        if name in columns:
-            path = spec.path(row[name])
+        path = spec.path(row[name]) if name in columns else ''
+        if path:
             found = [path] if index.exists(path) else []
         else:
             found = spec.candidates(pair_id, index)
         if len(found) == 1:
             pair[name] = found[0]
+        elif found:
+            wrong[f'several {name} files of one id'] = ''
+        elif '\\' in path:
+            wrong[f'{name} path with a backslash (write /)'] = path
         else:
-            wrong.append(
-                f'several {name} files of one id'
-                if found
-                else f'no {name} file'
-            )
+            wrong[f'no {name} file'] = path
     return pair, wrong
+
+
+def list_faults(found):
+    """Faults of one kind as texts.
+
+    Args:
+        found (dict[str, str]): Of :func:`find_pairs`.
+
+    Returns:
+        list[str]: Every id, with its path where one is known.
+    """
+    return [
+        f'{name}: {path}' if path else name for name, path in found.items()
+    ]
 
 
 def read_rows(sides, ann_file='', index=None, howto=''):
@@ -227,13 +289,19 @@ def read_list(ann_file, backend_args=None, howto=''):
         str: The text.
 
     Raises:
-        DatasetError: The list is missing.
+        DatasetError: The list is missing, or not encoded as UTF-8.
     """
     try:
         # Spreadsheets put a byte order mark before the header.
         return fileio.get_text(ann_file, 'utf-8-sig', backend_args)
     except FileNotFoundError:
         raise DatasetError(describe_missing_list(ann_file, howto)) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b'\n', 0, error.start) + 1
+        raise DatasetError(
+            f"'{ann_file}', line {line}: not encoded as UTF-8. Save the file "
+            'as UTF-8.'
+        ) from None
 
 
 def _rows_from_folders(sides, index):
@@ -247,7 +315,7 @@ def _rows_from_folders(sides, index):
                 'not exist. Check data_root and the folder of this side in '
                 '`sides`.'
             ) from None
-        own = {spec.pair_id(n) for n in names if n.endswith(spec.suffixes)}
+        own = {spec.pair_id(n) for n in names if spec.fits(n)}
         if not own:
             there = ', '.join(names[:5]) or 'no file at all'
             raise DatasetError(

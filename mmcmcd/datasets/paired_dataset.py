@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 from mmcmcd.registry import DATASETS
 
-from .pair_scan import FileIndex, FileSpec, find_pairs, read_rows
+from .pair_scan import FileIndex, FileSpec, find_pairs, list_faults, read_rows
 
 _RESERVED = (
     'pair_id',
@@ -33,7 +33,8 @@ class PairedModalityDataset(BaseDataset):
     Three ways to say which files belong together:
 
     * **folders** (no ``ann_file``): every ``<folder>/<id><suffix>``; the id
-      is the path below the folder without the suffix, sub-folders included;
+      is the path below the folder without the suffix, sub-folders included
+      (with it where all sides are the same files, and nothing is to find);
     * **list** (``ann_file='x.txt'``): one id a line, or the paths of all
       sides in their order, separated by tabs or blanks;
     * **annotation** (``ann_file='x.csv'`` or ``'x.json'``): a column (key)
@@ -61,8 +62,9 @@ class PairedModalityDataset(BaseDataset):
     Args:
         data_root (str): Root of all relative paths. Defaults to ''.
         sides (dict[str, dict], optional): ``folder`` (default '') and
-            ``suffix`` (a string, or a list of alternatives) of every side,
-            two or more. Defaults to ``cls.SIDES``.
+            ``suffix`` (a string, or a list of alternatives; '.jpg' stands
+            for '.JPG', too) of every side, two or more. Defaults to
+            ``cls.SIDES``.
         ann_file (str): See above. Defaults to ''.
         seg_map (dict, optional): ``folder`` and ``suffix`` of the
             segmentation maps. Defaults to None.
@@ -136,6 +138,7 @@ class PairedModalityDataset(BaseDataset):
             if seg_map is None
             else _file_spec('seg_map', data_root, seg_map)
         )
+        _tell_files_apart(self._all_specs())
         if not ann_file and not all(
             spec.suffixes for spec in self.side_specs.values()
         ):
@@ -170,7 +173,7 @@ class PairedModalityDataset(BaseDataset):
         """Find all pairs and faults, see :func:`find_pairs`.
 
         Returns:
-            tuple[list[dict], dict[str, list[str]]]: Complete pairs, a
+            tuple[list[dict], dict[str, dict[str, str]]]: Complete pairs, a
             ``label`` being an integer, and the faulty ids by kind of fault.
 
         Raises:
@@ -184,6 +187,7 @@ class PairedModalityDataset(BaseDataset):
         pairs, faults = find_pairs(
             rows, self.side_specs, self.seg_map_spec, index, self.ann_file
         )
+        self._columns = {key for row in rows for key in row}
         for key, value in metainfo.items():
             self._metainfo.setdefault(key, value)
         classes = list(self._metainfo.get('classes') or ())
@@ -191,7 +195,7 @@ class PairedModalityDataset(BaseDataset):
         for pair in pairs:
             fault = _resolve_label(pair, classes)
             if fault:
-                faults.setdefault(fault, []).append(pair['pair_id'])
+                faults.setdefault(fault, {})[pair['pair_id']] = ''
             else:
                 good.append(pair)
         return good, faults
@@ -238,8 +242,8 @@ class PairedModalityDataset(BaseDataset):
         if not pairs:
             where = self.ann_file or self.data_root
             raise DatasetError(
-                f"{type(self).__name__} found no pair in '{where}'. "
-                f'Expected {self._expected()}.'
+                f"{type(self).__name__} found no pair in '{where}'."
+                f'{self._expected()}'
             )
         items = []
         for pair in pairs:
@@ -300,24 +304,30 @@ class PairedModalityDataset(BaseDataset):
             )
         return match[1] if match.re.groups else match[0]
 
+    def _all_specs(self):
+        maps = [] if self.seg_map_spec is None else [self.seg_map_spec]
+        return [*self.side_specs.values(), *maps]
+
     def _expected(self):
-        specs = list(self.side_specs.values())
-        if self.seg_map_spec is not None:
-            specs.append(self.seg_map_spec)
-        return ', '.join(map(str, specs))
+        """Say where files are looked for that no column names."""
+        names = [
+            str(spec)
+            for spec in self._all_specs()
+            if spec.name not in self._columns
+        ]
+        return f' Expected {", ".join(names)}.' if names else ''
 
     def _describe(self, faults, num_good):
         bad = len({name for names in faults.values() for name in names})
         lines = '; '.join(
-            f'{kind}: {len(names)} ({", ".join(names[:5])}'
+            f'{kind}: {len(names)} ({", ".join(list_faults(names)[:5])}'
             f'{", ..." if len(names) > 5 else ""})'
             for kind, names in faults.items()
         )
         where = self.ann_file or self.data_root or '.'
         return (
             f"{type(self).__name__} in '{where}': {bad} faulty and "
-            f'{num_good} complete pairs. {lines}. Expected '
-            f'{self._expected()}.'
+            f'{num_good} complete pairs. {lines}.{self._expected()}'
         )
 
     def full_init(self):
@@ -488,6 +498,13 @@ def _check_sides(sides):
             f'{taken} cannot be names of sides, the items use them for '
             'something else.'
         )
+
+
+def _tell_files_apart(specs):
+    """Keep the suffix in the ids where all specs are of the same files."""
+    places = {(spec.folder, spec.suffixes) for spec in specs}
+    for spec in specs:
+        spec.whole_names = len(places) == 1 and bool(spec.suffixes)
 
 
 def _file_spec(name, data_root, spec):

@@ -4,7 +4,8 @@ One row a sketch, with the columns ``photo`` and ``sketch`` (paths relative to
 the data root), ``class`` and ``split``.
 """
 
-import os.path as osp
+import posixpath
+import re
 import zlib
 from collections import Counter, defaultdict
 
@@ -17,6 +18,9 @@ COLUMNS = ('photo', 'sketch', 'class', 'split')
 SPLITS = ('train', 'val', 'test')
 # Every fifth photo, about.
 _HELD_OUT = 5
+# Folders of The Sketchy Database that say what a file shows, not of what.
+_ABOVE = re.compile(r'(rendered_256x256/)?(256x256/)?(photo|sketch)/')
+_RENDERING = re.compile(r'(?<![^/])tx_\d+/')
 _WRITE_IT = (
     f'Expected a header {",".join(COLUMNS)} and one row a sketch. Correct it, '
     'or write it anew with tools/dataset_converters/sketchy.py.'
@@ -24,17 +28,21 @@ _WRITE_IT = (
 
 
 def image_id(path):
-    """Name an image by its folder and its name, e.g. 'cat/n02121620_1-2'.
+    """Name an image by its path without suffix, e.g. 'cat/n02121620_1-2'.
 
-    The same photo has the same id in all renderings of a data set.
+    The same photo has the same id in all renderings of a data set: levels
+    ``tx_<digits>``, and ``photo`` or ``sketch`` (also below ``256x256``) at
+    the beginning, are left out.
 
     Args:
-        path (str): Path with ``/``.
+        path (str): Path with ``/``, relative to the data root.
 
     Returns:
         str: The id.
     """
-    return '/'.join(osp.splitext(path)[0].split('/')[-2:])
+    name = posixpath.splitext(posixpath.normpath(path))[0]
+    below = name[match.end() :] if (match := _ABOVE.match(name)) else name
+    return _RENDERING.sub('', below)
 
 
 def read_table(ann_file, backend_args=None, howto=''):
@@ -98,7 +106,8 @@ def find_problems(rows):
         )
     splits = defaultdict(set)
     for row in rows:
-        splits[image_id(row['photo'])].add(row['split'])
+        if row['photo'] and row['split']:
+            splits[image_id(row['photo'])].add(row['split'])
     leaks = [
         f'{photo} ({", ".join(sorted(names))})'
         for photo, names in splits.items()

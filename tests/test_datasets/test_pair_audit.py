@@ -292,7 +292,8 @@ def test_faulty_photo_sketch_pairs(sketches):
     (sketches / 'sketch/b/1-1.png').write_bytes(b'')
     Image.new('L', (12, 8), 255).save(sketches / 'sketch/a/0-1.png')
     report = audit_pairs(sketch_config(sketches, on_inverted='keep'))
-    assert report.faults['no source file'] == ['a/2-1']
+    photo = sketches / 'photo/a/2.jpg'
+    assert report.faults['no source file'] == [f'a/2-1: {photo}']
     blank, empty = report.faults['unreadable target file']
     assert blank.startswith('a/0-1') and 'Blank sketch' in blank
     assert empty.startswith('b/1-1') and 'empty' in empty

@@ -162,15 +162,15 @@ def test_two_files_for_one_id_is_a_fault(tmp_path):
         build(tmp_path, sides=sides)
 
 
-IMAGES = dict(suffix=['.jpg', '.jpeg', '.png', '.webp', '.JPG'])
+IMAGES = dict(suffix=['.jpg', '.jpeg', '.png', '.webp'])
 
 
 def test_two_sides_may_name_the_same_files(tmp_path):
     """Photos only: the other side is made from them by a transform."""
-    names = ['a.jpg', 'B/b.jpeg', 'B/c.png', 'B/deep/d.JPG', 'e.webp']
-    touch(tmp_path, *names, 'notes.txt', 'B/f.JPEG')
+    names = ['B/b.jpeg', 'B/c.PNG', 'B/deep/d.JPG', 'a.JPEG', 'e.webp']
+    touch(tmp_path, *names, 'notes.txt', 'B/f.jpg.txt')
     dataset = build(tmp_path, sides=dict(source=IMAGES, target=IMAGES))
-    assert ids(dataset) == ['B/b', 'B/c', 'B/deep/d', 'a', 'e']
+    assert ids(dataset) == names
     for item in dataset:
         assert item['source'] == item['target']
         assert item['group_id'] == item['pair_id']
@@ -178,15 +178,66 @@ def test_two_sides_may_name_the_same_files(tmp_path):
     assert paths == {str(tmp_path / name) for name in names}
 
 
-def test_same_files_with_one_name_twice(tmp_path):
-    touch(tmp_path, 'x/a.jpg', 'x/a.png', 'y/a.jpg')
-    sides = dict(source=IMAGES, target=IMAGES)
-    with pytest.raises(DatasetError) as error:
-        build(tmp_path, sides=sides)
-    assert 'several source files of one id: 1 (x/a)' in str(error.value)
-    assert f'{tmp_path}/<id>.jpg|.jpeg|.png' in str(error.value)
-    assert 'strict=False' in str(error.value)
-    assert ids(build(tmp_path, sides=sides, strict=False)) == ['y/a']
+def test_same_files_may_differ_by_suffix_only(tmp_path):
+    names = ['x/a.JPG', 'x/a.jpg', 'x/a.jpg.png', 'x/a.png', 'y/a.jpg']
+    touch(tmp_path, *names)
+    sides = dict(source=IMAGES, target=dict(IMAGES, folder=''))
+    dataset = build(tmp_path, sides=sides)
+    assert ids(dataset) == names
+    for name, item in zip(names, dataset, strict=True):
+        assert item['target']['img_path'] == str(tmp_path / name)
+    # The same ids in a list, or named once a side.
+    (tmp_path / 'l.txt').write_text('x/a.png\ny/a.jpg\n')
+    dataset = build(tmp_path, sides=sides, ann_file='l.txt')
+    assert ids(dataset) == ['x/a.png', 'y/a.jpg']
+    (tmp_path / 'l.txt').write_text('x/a.png x/a.png\nx/a.jpg x/a.jpg\n')
+    dataset = build(tmp_path, sides=sides, ann_file='l.txt')
+    assert ids(dataset) == ['x/a.png', 'x/a.jpg']
+    (tmp_path / 'l.txt').write_text('y/a\n')
+    with pytest.raises(DatasetError, match=r'1 \(y/a\)\. .*/<name>\.jpg\|'):
+        build(tmp_path, sides=sides, ann_file='l.txt')
+
+
+def test_same_files_with_maps_are_known_without_suffix(tmp_path):
+    touch(tmp_path, 'p/a.jpg', 'm/a.png')
+    side = dict(folder='p', suffix='.jpg')
+    sides = dict(source=side, target=side)
+    maps = dict(folder='m', suffix='.png')
+    dataset = build(tmp_path, sides=sides, seg_map=maps)
+    assert ids(dataset) == ['a']
+
+
+def test_extension_in_upper_or_lower_case(tmp_path):
+    touch(tmp_path, 'rgb/a.JPG', 'depth/a.png', 'rgb/B.jpg', 'depth/B.PNG')
+    touch(tmp_path, 'depth/b.PNG', 'rgb/b.Jpg')
+    dataset = build(tmp_path)
+    assert ids(dataset) == ['B', 'a', 'b']
+    paths = [
+        (item['source']['img_path'], item['target']['img_path'])
+        for item in dataset
+    ]
+    assert paths == [
+        (f'{tmp_path}/rgb/{source}', f'{tmp_path}/depth/{target}')
+        for source, target in (
+            ('B.jpg', 'B.PNG'),
+            ('a.JPG', 'a.png'),
+            ('b.Jpg', 'b.PNG'),
+        )
+    ]
+    (tmp_path / 'l.txt').write_text('a\nB')
+    assert ids(build(tmp_path, ann_file='l.txt')) == ['a', 'B']
+    touch(tmp_path, 'rgb/a.jpg')
+    with pytest.raises(DatasetError, match=r'several source .*id: 1 \(a\)'):
+        build(tmp_path)
+
+
+def test_rest_of_a_suffix_keeps_its_case(tmp_path):
+    touch(tmp_path, 'x_l.png', 'x_L.PNG')
+    sides = dict(source=dict(suffix='_l.png'), target=dict(suffix='_L.png'))
+    dataset = build(tmp_path, sides=sides)
+    assert ids(dataset) == ['x']
+    assert dataset[0]['source']['img_path'] == str(tmp_path / 'x_l.png')
+    assert dataset[0]['target']['img_path'] == str(tmp_path / 'x_L.PNG')
 
 
 def test_missing_root_folder_and_suffix(tmp_path):
@@ -353,7 +404,11 @@ def test_labels_by_name_and_seg_map_column(tmp_path):
     'change, fault',
     [
         (dict(target=''), "empty column 'target': 1 (k2)"),
-        (dict(target='gone.png'), 'no target file: 1 (k2)'),
+        (dict(target='gone.png'), 'no target file: 1 (k2: {}/gone.png)'),
+        (
+            dict(target='a\\b.png'),
+            'target path with a backslash (write /): 1 (k2: {}/a\\b.png)',
+        ),
         (dict(group_id=''), "empty column 'group_id': 1 (k2)"),
         (dict(label=''), "empty column 'label': 1 (k2)"),
         (dict(label='sofa'), 'label is no integer'),
@@ -369,7 +424,9 @@ def test_faulty_annotation(tmp_path, change, fault):
     ann_file = annotate(tmp_path, 'csv', rows)
     with pytest.raises(DatasetError) as error:
         build(tmp_path, ann_file=ann_file)
-    assert fault in str(error.value)
+    assert fault.format(tmp_path / 'depth') in str(error.value)
+    # Columns say where the files are, not the id.
+    assert 'Expected' not in str(error.value)
     dataset = build(tmp_path, ann_file=ann_file, strict=False)
     assert ids(dataset) == ['k1', 'k3']
 
@@ -393,11 +450,12 @@ def test_unknown_side(tmp_path):
         ('a.json', '{"data_list": 3}', 'list of objects'),
         ('a.json', '[{"x"', 'not valid JSON'),
         ('a.csv', 'source,target\na.jpg,a.png,b\n', 'line 2: more cells'),
+        ('a.csv', 'source\nA\n\xe9.jpg', "a.csv', line 3: not .*as UTF-8"),
     ],
 )
 def test_malformed_annotation(tmp_path, name, text, words):
     fake_set(tmp_path, ['a'])
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding='latin-1')
     with pytest.raises(DatasetError, match=words):
         build(tmp_path, ann_file=name)
 

@@ -1,4 +1,5 @@
 import os
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from mmengine.registry import DATASETS as ROOT
 
 from mmcmcd.datasets import SketchyImages, SketchyPairs
+from mmcmcd.datasets.photo_sketch_table import image_id
 from mmcmcd.errors import ConfigError, DatasetError
 
 REAL = Path(os.environ.get('MMCMCD_REALDATA', 'none')) / 'sketchy125'
@@ -150,7 +152,31 @@ def test_classes_that_do_not_fit(tmp_path, classes, words, kind):
 @pytest.mark.parametrize(
     'make, words',
     [
-        (drop_file, r'no source file: 2 \(dog/n1-1, dog/n1-2\)'),
+        (
+            drop_file,
+            r'no source file: 2 \(dog/n1-1: /.*/photo/tx_0/dog/n1\.jpg, '
+            r'dog/n1-2: /[^<>]*$',
+        ),
+        (
+            lambda root, rows: write(
+                root,
+                [*rows, [r'photo\x.jpg', rows[0][1][:-5] + '8', *rows[0][2:]]],
+                files=False,
+            ),
+            r'source path with a backslash \(write /\): 1 \(dog/n1-8: .*x\.j',
+        ),
+        (
+            lambda root, rows: write(
+                root, [*rows, row('dog', 'n1', 3, ''), ['', 's/b', 'x', 'val']]
+            ),
+            r"2 empty values: line 9 \('split'\), line 10 \('photo'\)\. Exp",
+        ),
+        (
+            lambda root, rows: (root / 'pairs.csv').write_bytes(
+                b'photo,sketch,class,split\na.jpg,a-1.png,caf\xe9,train\n'
+            ),
+            r"pairs.csv', line 2: not encoded as UTF-8. Save",
+        ),
         (
             lambda root, rows: write(root, [*rows, rows[0]]),
             r'listed more than once: 1 \(dog/n1-1\)',
@@ -210,6 +236,35 @@ def test_a_rendering_is_no_other_photo(tmp_path):
     root = write(tmp_path, [*ROWS, [*other, 'test']])
     with pytest.raises(DatasetError, match='in two splits.*: dog/n1 '):
         SketchyPairs(data_root=root)
+
+
+@pytest.mark.parametrize(
+    'path, name',
+    [
+        ('photo/cat/n1_2.jpg', 'cat/n1_2'),
+        ('photo/tx_000000000000/cat/n1_2.jpg', 'cat/n1_2'),
+        ('256x256/sketch/tx_000100000000/cat/n1_2-1.png', 'cat/n1_2-1'),
+        ('rendered_256x256/256x256/photo/cat/n1.v2.jpg', 'cat/n1.v2'),
+        ('./photo//cat/n1_2.jpg', 'cat/n1_2'),
+        ('cat/photos/0.jpg', 'cat/photos/0'),
+        ('photos/0.jpg', 'photos/0'),
+        ('a/photo/btx_1/tx_a/tx_1.png', 'a/photo/btx_1/tx_a/tx_1'),
+        ('0.jpg', '0'),
+    ],
+)
+def test_image_id(path, name):
+    assert image_id(path) == name
+
+
+def test_folders_that_end_alike_are_not_mixed_up(tmp_path):
+    rows = [
+        [f'{name}/photos/0.jpg', f'{name}/drawings/0.png', name, split]
+        for name, split in (('cat', 'train'), ('dog', 'train'), ('ox', 'test'))
+    ]
+    first, second = items(SketchyPairs(data_root=write(tmp_path, rows)))
+    assert first['group_id'] == 'cat/photos/0'
+    assert first['pair_id'] == 'cat/drawings/0'
+    assert first['group_index'] != second['group_index']
 
 
 def test_table_of_a_spreadsheet(tmp_path):
@@ -315,6 +370,17 @@ class TestRealSample:
         assert not photos['fit'] & photos['val']
         assert photos['fit'] | photos['val'] == photos['train']
         assert 0.1 < len(photos['val']) / len(photos['train']) < 0.3
+
+    def test_division_for_tuning_stays(self):
+        """Tuned settings refer to just these photos."""
+        sizes, digests = {}, {}
+        for split in ('fit', 'val'):
+            pairs = self.build(split)
+            photos = sorted({item['group_id'] for item in pairs})
+            sizes[split] = len(pairs), len(photos)
+            digests[split] = zlib.crc32('\n'.join(photos).encode())
+        assert sizes == dict(fit=(1270, 220), val=(310, 52))
+        assert digests == dict(fit=3486295588, val=1891615992)
 
     def test_images(self):
         assert len(self.build('train', 'Images')) == 1580

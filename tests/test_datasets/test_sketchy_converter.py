@@ -139,6 +139,68 @@ def test_all_sketches_of_a_class_are_invalid(tmp_path):
         list_sketchy_pairs(tmp_path)
 
 
+def same_names(root):
+    """Photos 0, 1, 2 and three sketches of each, in two classes."""
+    for name in ('apple', 'cup'):
+        for i in range(3):
+            touch(root / f'photo/{name}/{i}.jpg')
+            for k in (1, 2, 3):
+                touch(root / f'sketch/{name}/{i}-{k}.png')
+    return root
+
+
+def test_classes_with_the_same_names(tmp_path):
+    root = same_names(tmp_path)
+    annotate(
+        tmp_path / 'info',
+        testset=['apple/0.jpg', 'photo/cup/2.JPG'],
+        invalid_error=['apple/1-1.png', 'cup/0-3'],
+        invalid_ambiguous=['cup/0-3', 'cup/0-2'],
+    )
+    summary = list_sketchy_pairs(root)
+    test = photos_of(summary.rows, 'test')
+    assert test == {'photo/apple/0.jpg', 'photo/cup/2.jpg'}
+    every = {p.relative_to(root).as_posix() for p in root.glob('sketch/*/*')}
+    assert every - {row['sketch'] for row in summary.rows} == {
+        'sketch/apple/1-1.png',
+        'sketch/cup/0-3.png',
+        'sketch/cup/0-2.png',
+    }
+    assert list(summary.dropped.values()) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    'lists, words',
+    [
+        (
+            dict(testset=['0.jpg', 'cup/1.jpg']),
+            r"testset.txt' has 1 names.*: '0' \(apple/0, cup/0\)\. Write",
+        ),
+        (
+            # The first list leaves but one of that name.
+            dict(
+                testset=['cup/1.jpg'],
+                invalid_error=['apple/1-1'],
+                invalid_ambiguous=['1-1'],
+            ),
+            r"invalid-ambiguous.txt' has 1 .*'1-1' \(apple/1-1, cup/1-1\)",
+        ),
+    ],
+)
+def test_name_of_several_classes_is_refused(tmp_path, lists, words):
+    annotate(tmp_path / 'info', **lists)
+    with pytest.raises(DatasetError, match=words):
+        list_sketchy_pairs(same_names(tmp_path))
+
+
+def test_list_in_another_encoding(tmp_path):
+    make(tmp_path)
+    info = annotate(tmp_path / 'info', testset=[])
+    (info / 'testset.txt').write_bytes('caf\xe9/n1_0.jpg'.encode('latin-1'))
+    with pytest.raises(DatasetError, match=r"testset.txt'.*as UTF-8"):
+        list_sketchy_pairs(tmp_path)
+
+
 def test_lists_of_another_set(tmp_path):
     make(tmp_path)
     info = annotate(tmp_path / 'info', testset=['a/b.jpg'])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os.path as osp
 import statistics
 import zlib
 from collections import Counter, defaultdict
@@ -12,8 +13,9 @@ from mmcmcd.errors import ConfigError, DatasetError
 
 from ..class_labels import resolve_classes, shorten
 from ..pair_audit import audit_pairs
+from ..pair_scan import read_list
 from ..paired_dataset import require_data_root
-from ..photo_sketch_table import COLUMNS, image_id
+from ..photo_sketch_table import COLUMNS
 from ..sketchy import SKETCHY_HOWTO
 from .nyu_layout import write_text
 
@@ -87,10 +89,10 @@ def list_sketchy_pairs(
 
     The annotation (``info``) is that of the data set: ``testset.txt`` with
     one ``<class>/<photo>.jpg`` a line, and lists of invalid sketches with one
-    ``<photo>-<number>`` a line; whether folder and suffix are written does
-    not matter. Without it 10 % of the photos of every class, at least one of
-    two, are for testing: those with the lowest hash of their name, which is
-    our choice.
+    ``<photo>-<number>`` a line. Whether suffix and folder, the class, are
+    written does not matter, unless classes share names. Without it 10 % of
+    the photos of every class, at least one of two, are for testing: those
+    with the lowest hash of their name, which is our choice.
 
     Args:
         data_root (str | Path): Root of the data.
@@ -157,7 +159,7 @@ def write_table(rows, out, force=False):
     writer.writeheader()
     writer.writerows(rows)
     if out.exists():
-        there = out.read_text()
+        there = out.read_text(encoding='utf-8', errors='replace')
         if there == text.getvalue():
             return False
         if not force:
@@ -246,7 +248,7 @@ def _list_images(folder, suffixes):
     images = defaultdict(list)
     for path in sorted(folder.glob('*/*')):
         if path.suffix.lower() in suffixes and not path.name.startswith('.'):
-            images[image_id(path.as_posix())].append(path)
+            images[f'{path.parent.name}/{path.stem}'].append(path)
     return images
 
 
@@ -310,20 +312,56 @@ def _find_info(root, info):
 
 
 def _read_names(path):
-    """Names of a list, without folder and suffix."""
-    lines = map(str.strip, path.read_text().splitlines())
-    return {Path(line).stem for line in lines if line}
+    """Names of a list, ``<class>/<name>`` or just ``<name>``."""
+    names = set()
+    for line in map(str.strip, read_list(str(path)).splitlines()):
+        stem, suffix = osp.splitext(line)
+        name = stem if suffix.lower() in _SUFFIXES['photo'] else line
+        names.add('/'.join(name.split('/')[-2:]))
+    return names - {''}
+
+
+def _look_up(names, images, path):
+    """The images that are meant by the names of a list.
+
+    Args:
+        names (set[str]): Of :func:`_read_names`.
+        images (Iterable[str]): Ids, ``<class>/<name>``.
+        path (Path): The list; for messages.
+
+    Returns:
+        dict[str, str]: Images by the name that the list has for them.
+
+    Raises:
+        DatasetError: A name without class is that of several images.
+    """
+    known = defaultdict(list)
+    for image in images:
+        known[image].append(image)
+        known[image.rpartition('/')[2]].append(image)
+    doubtful = {n: known[n] for n in names if len(known.get(n, ())) > 1}
+    if doubtful:
+        examples = [
+            f"'{name}' ({shorten(found, 3)})"
+            for name, found in sorted(doubtful.items())
+        ]
+        raise DatasetError(
+            f"'{path}' has {len(doubtful)} names that several classes have: "
+            f'{shorten(examples, 3)}. Write <class>/<name> in this list.'
+        )
+    return {name: known[name][0] for name in names if name in known}
 
 
 def _drop_invalid(sketches, info, classes, summary):
     """Take the sketches of no use out of ``sketches``."""
     lists = [info / name for name in _INVALID_LISTS] if info else []
+    every = list(sketches)
     for path in lists:
         if not path.is_file():
             summary.notes.append(f'{path} is not there: nothing is left out')
             continue
-        names = _read_names(path)
-        listed = [s for s in sketches if s.rpartition('/')[2] in names]
+        listed = _look_up(_read_names(path), every, path).values()
+        listed = sketches.keys() & listed
         summary.dropped[path.name] = len(listed)
         for sketch in listed:
             del sketches[sketch]
@@ -344,7 +382,7 @@ def _test_photos(photos, info, summary):
         )
         return _hashed_share(photos)
     names = _read_names(info / _TEST_LIST)
-    found = {photo for photo in photos if photo.rpartition('/')[2] in names}
+    found = _look_up(names, photos, info / _TEST_LIST)
     if not found:
         raise DatasetError(
             f"'{info / _TEST_LIST}' names none of the {len(photos)} photos "
@@ -357,7 +395,7 @@ def _test_photos(photos, info, summary):
             f'{len(names) - len(found)} photos of {_TEST_LIST} are not here '
             'or have no sketch'
         )
-    return found
+    return set(found.values())
 
 
 def _hashed_share(photos):
