@@ -20,6 +20,8 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=2, num_workers=0, dataset=dict(_dataset, split='test'),
     sampler=dict(type='DefaultSampler', shuffle=False))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(num_classes=2, mean=[245.], std=[40.]),
@@ -81,7 +83,7 @@ BANK = 'default_hooks.knn.bank_dataloader.dataset'
 def test_the_bank_is_that_of_the_hook(files):
     # The nearest neighbour of a sketch is its copy in the bank.
     assert run(files, [1])['knn/top1_1'] == 100
-    with pytest.raises(ConfigError, match="split='sketches'|sketches"):
+    with pytest.raises(ConfigError, match="split='sketches'"):
         run(files, [1], **{f'{BANK}.split': 'sketches'})
 
 
@@ -96,6 +98,7 @@ def test_a_number_that_was_asked_for_is_not_lowered(files):
 
 def test_without_a_hook_the_training_set_is_the_bank(files):
     cfg = Config.fromfile(files[0])
-    del cfg.default_hooks, cfg.bank_dataloader
+    cfg.pop('default_hooks')
+    cfg.pop('bank_dataloader')
     cfg.dump(files[0])
     assert run(files, [1])['knn/top1_1'] == 100
