@@ -8,7 +8,13 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    MODELS,
+    VISUALIZERS,
+    DefaultScope,
+)
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.structures import DataSample
 
@@ -25,7 +31,7 @@ OWN_LINES = 62
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
-def test_config_builds(path):
+def test_config_builds(path, tmp_path):
     """Model, data sets with their pipelines, metrics and hooks are known."""
     cfg = Config.fromfile(path)
     import_modules_from_strings(**cfg.custom_imports)
@@ -41,6 +47,10 @@ def test_config_builds(path):
                 assert len(dataset.pipeline.transforms) >= 3
             if name != 'train':
                 METRICS.build(cfg[f'{name}_evaluator'])
+        if 'visualizer' in cfg:
+            # Hooks ask for the current one.
+            place = dict(name=path.stem, save_dir=str(tmp_path))
+            VISUALIZERS.build(dict(cfg.visualizer, **place))
         hooks = [*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])]
         for hook in map(HOOKS.build, hooks):
             if isinstance(hook, KNNHook):
