@@ -77,6 +77,7 @@ def run_demo(
         {SCRATCH: None, DISTILLED: student},
         draws,
         work_dir / 'segmentation',
+        keep_weights=True,
     )
     results = study.run()
     table = few_label_table(results, baseline=SCRATCH)

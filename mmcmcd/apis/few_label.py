@@ -86,6 +86,8 @@ class FewLabelStudy:
         work_dir (str | Path): Where runs and results go.
         metrics (Sequence[str]): Validation figures to keep. Defaults to
             mmseg's ``mIoU``.
+        keep_weights (bool): Keep the outcome of every run, as ``model.pth``
+            in its folder. Defaults to False.
     """
 
     def __init__(
@@ -95,12 +97,14 @@ class FewLabelStudy:
         draws: Sequence[Draw],
         work_dir: str | Path,
         metrics: Sequence[str] = ('mIoU',),
+        keep_weights: bool = False,
     ) -> None:
         self.config = config
         self.students = students
         self.draws = list(draws)
         self.work_dir = Path(work_dir)
         self.metrics = tuple(metrics)
+        self.keep_weights = keep_weights
         self._file = self.work_dir / 'results.jsonl'
 
     def run(self) -> list[dict]:
@@ -142,7 +146,7 @@ class FewLabelStudy:
         return hashlib.sha256(f'{text}{weights}'.encode()).hexdigest()[:16]
 
     def run_dir(self, name: str, draw: Draw) -> Path:
-        """Return the folder of one run; ``model.pth`` is its outcome."""
+        """Return the folder of one run."""
         return self.work_dir / f'{name}-{draw.labels}-seed{draw.seed}'
 
     def _student(self, name: str, draw: Draw) -> str | None:
@@ -160,7 +164,7 @@ class FewLabelStudy:
             cfg.model.backbone.init_cfg = None
         else:
             cfg.model.backbone.init_cfg.checkpoint = student
-        # Validated once, at the end: nothing is selected on the figures.
+        # The loop validates once, at its end: nothing is selected on it.
         cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
         return cfg
 
@@ -172,17 +176,30 @@ class FewLabelStudy:
         runner = Runner.from_cfg(cfg)
         runner.register_hook(progress)
         runner.train()
-        metrics = runner.val()
-        torch.save(
-            dict(state_dict=runner.model.state_dict()),
-            Path(cfg.work_dir) / 'model.pth',
-        )
+        if self.keep_weights:
+            torch.save(
+                dict(state_dict=runner.model.state_dict()),
+                Path(cfg.work_dir) / 'model.pth',
+            )
         return dict(
             student=name,
             **draw._asdict(),
-            **{metric: float(metrics[metric]) for metric in self.metrics},
+            **_validated(runner, self.metrics),
             seconds_per_step=progress.seconds_per_step,
         )
+
+
+def _validated(runner: Runner, metrics: Sequence[str]) -> dict[str, float]:
+    """Figures of the newest validation."""
+    scalars = runner.message_hub.log_scalars
+    missing = [m for m in metrics if f'val/{m}' not in scalars]
+    if missing:
+        known = [k[4:] for k in sorted(scalars) if k.startswith('val/')]
+        raise ConfigError(
+            f'{", ".join(missing)}: not among the figures that the config '
+            f'validates, {known}. Correct val_evaluator and default_hooks.'
+        )
+    return {m: float(scalars[f'val/{m}'].current()) for m in metrics}
 
 
 def few_label_table(

@@ -21,7 +21,8 @@ def draw_predictions(
     """Draw RGB, depth, truth and every student's prediction of one draw.
 
     Args:
-        study (FewLabelStudy): After :meth:`FewLabelStudy.run`.
+        study (FewLabelStudy): After :meth:`FewLabelStudy.run`, with
+            ``keep_weights``.
         draw (Draw): The draw.
         path (str | Path): Picture to write.
         num_frames (int): Frames, spread evenly over the validation set.

@@ -20,6 +20,9 @@ class _KNNCurveHook(KNNHook):
         super().__init__(k=max(num_knn), on='test', **kwargs)
         self.num_knn = num_knn
 
+    def _limit_k(self, bank_size: int) -> None:
+        """Each number was asked for: a bank too small for it is an error."""
+
     def score(
         self, bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor]
     ) -> dict[str, float]:
@@ -60,8 +63,8 @@ def knn_from_config(
         temperature (float): Of the votes.
         dataset_config (str, optional): Config whose data are used. Defaults
             to None: ``config``. Labelled neighbours come from its
-            ``bank_dataloader``, or else from the data set of its
-            ``train_dataloader`` through the pipeline of the test set.
+            ``default_hooks.knn.bank_dataloader``, or else from the data set
+            of its ``train_dataloader`` through the pipeline of the test set.
         work_dir (str, optional): Where the log goes.
         cfg_options (dict, optional): Dotted keys and their values.
         launcher (str): Job launcher.
@@ -84,6 +87,7 @@ def knn_from_config(
             'classifier (configs/downstream). Of a distillation config '
             'tools/test.py reports knn/top1.'
         )
+    bank = _bank(data)
     cfg.test_dataloader = copy.deepcopy(data.test_dataloader)
     cfg.test_cfg, cfg.test_evaluator = dict(type='TestLoop'), []
     set_dataloader_defaults(cfg, 'test_dataloader', True, True)
@@ -92,7 +96,7 @@ def knn_from_config(
     weights = _weights(cfg.model.backbone, checkpoint)
     hook = _KNNCurveHook(
         num_knn=list(num_knn),
-        bank_dataloader=_bank(data),
+        bank_dataloader=bank,
         weights='softmax',
         temperature=temperature,
     )
@@ -119,8 +123,9 @@ def _require_data(data, name):
 
 def _bank(data):
     """Labelled images, transformed like those that are to be classified."""
-    if 'bank_dataloader' in data:
-        return data.bank_dataloader
+    hook = data.get('default_hooks', {}).get('knn')
+    if hook:
+        return hook.bank_dataloader
     bank = copy.deepcopy(data.test_dataloader)
     bank.dataset = copy.deepcopy(data.train_dataloader.dataset)
     if 'pipeline' in data.test_dataloader.dataset:

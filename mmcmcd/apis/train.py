@@ -1,8 +1,11 @@
 """Train from a configuration: what ``tools/train.py`` does."""
 
+import logging
 import os
 
 import torch
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -55,16 +58,39 @@ def _require_a_batch(runner):
 
 def _require_outputs(runner):
     """A label beyond the head's outputs would end in an index error."""
-    head = getattr(runner.model, 'head', None)
-    outputs = getattr(head, 'num_classes', None)
-    dataset = runner.train_loop.dataloader.dataset
-    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
-    if outputs is not None and len(classes) > outputs:
-        raise ConfigError(
-            f'The training set has {len(classes)} classes, but the head has '
-            f'{outputs} outputs: set model.head.num_classes={len(classes)} '
-            f'and model.data_preprocessor.num_classes={len(classes)}.'
+    model = runner.model
+    if is_model_wrapper(model):
+        model = model.module
+    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+    if outputs is None:
+        return
+    counts = {'training': _num_classes(runner.train_loop)}
+    if runner.val_loop is not None:
+        counts['validation'] = _num_classes(runner.val_loop)
+    known = {name: count for name, count in counts.items() if count}
+    for name, count in known.items():
+        if count > outputs:
+            raise ConfigError(
+                f'The {name} set has {count} classes, but the head has '
+                f'{outputs} outputs: set model.head.num_classes={count} '
+                f'and model.data_preprocessor.num_classes={count}.'
+            )
+    few = [name for name, count in known.items() if count < outputs]
+    if few:
+        print_log(
+            f'The {few[0]} set has {known[few[0]]} classes, fewer than the '
+            f'{outputs} outputs of the head: the others stay idle. Meant? '
+            'If not, correct model.head.num_classes and '
+            'model.data_preprocessor.num_classes.',
+            logger='current',
+            level=logging.WARNING,
         )
+
+
+def _num_classes(loop):
+    """How many classes the data of a loop have; 0: they do not say."""
+    metainfo = getattr(loop.dataloader.dataset, 'metainfo', {})
+    return len(metainfo.get('classes') or ())
 
 
 def require_data_roots(cfg):

@@ -5,6 +5,7 @@ import mmcv
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import ValLoop
 
 from mmcmcd.apis import (
     Draw,
@@ -67,7 +68,7 @@ def test_study_is_fair_kept_and_drawn(config, student, tmp_path):
     ]
     students = {'scratch': None, 'distilled': student}
     work = tmp_path / 'study'
-    study = FewLabelStudy(config, students, draws, work)
+    study = FewLabelStudy(config, students, draws, work, keep_weights=True)
     results = study.run()
     assert [(r['student'], r['labels']) for r in results] == [
         ('scratch', '2'),
@@ -116,6 +117,29 @@ def test_study_is_fair_kept_and_drawn(config, student, tmp_path):
     picture = tmp_path / 'picture.png'
     draw_predictions(study, draws[0], picture, num_frames=2)
     assert mmcv.imread(picture).std() > 10
+
+
+def test_a_run_is_validated_once(config, tmp_path, monkeypatch):
+    found = []
+    validate = ValLoop.run
+
+    def count(loop):
+        found.append(validate(loop))
+        return found[-1]
+
+    monkeypatch.setattr(ValLoop, 'run', count)
+    draw = Draw('2', label_list('splits/few_2_0.txt'), 0)
+    work = tmp_path / 'once'
+    study = FewLabelStudy(config, {'scratch': None}, [draw], work)
+    (result,) = study.run()
+    assert [m['mIoU'] for m in found] == [result['mIoU']]
+    # Only pictures need the weights, and few studies draw any.
+    assert not list(work.rglob('*.pth'))
+    study = FewLabelStudy(
+        config, {'scratch': None}, [draw], tmp_path / 'x', ['accuracy/top1']
+    )
+    with pytest.raises(ConfigError, match=r"accuracy/top1: not.*'mIoU'"):
+        study.run()
 
 
 def test_table_pairs_the_draws():

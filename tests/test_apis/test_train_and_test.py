@@ -1,4 +1,6 @@
+import logging
 import uuid
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,11 @@ from mmcmcd.apis import (
     train_from_config,
 )
 from mmcmcd.apis.test import _require_fit
-from mmcmcd.apis.train import require_data_roots, require_pretrained_files
+from mmcmcd.apis.train import (
+    _require_outputs,
+    require_data_roots,
+    require_pretrained_files,
+)
 from mmcmcd.datasets import PairedModalityDataset
 from mmcmcd.errors import CheckpointError, ConfigError, DatasetError
 
@@ -462,3 +468,49 @@ def test_a_set_smaller_than_a_batch_is_named(tiny_run):
     assert done.returncode == 2
     assert '8 samples, too few for one batch of 64' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+class Loop:
+    """As much of a loop, and of its data, as the classes are read from."""
+
+    def __init__(self, num_classes=None):
+        classes = num_classes and [str(i) for i in range(num_classes)]
+        dataset = SimpleNamespace(metainfo=dict(classes=classes))
+        self.dataloader = SimpleNamespace(dataset=dataset)
+
+
+def require_outputs(train, val=None, outputs=3, wrap=False):
+    model = nn.Module()
+    model.head = nn.Module()
+    if outputs is not None:
+        model.head.num_classes = outputs
+    if wrap:
+        model = nn.DataParallel(model)
+    _require_outputs(
+        SimpleNamespace(
+            model=model,
+            train_loop=Loop(train),
+            val_loop=None if val is None else Loop(val),
+        )
+    )
+
+
+@pytest.mark.parametrize('wrap', [False, True])
+def test_classes_and_outputs(wrap, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmcmcd.apis.train.print_log',
+        lambda message, **kwargs: said.append((message, kwargs['level'])),
+    )
+    for train, val in ((3, 3), (None, None), (None, 3)):
+        require_outputs(train, val, wrap=wrap)
+    require_outputs(9, 9, outputs=None, wrap=wrap)
+    assert not said
+    with pytest.raises(ConfigError, match='^The training set has 4 .* has 3'):
+        require_outputs(4, wrap=wrap)
+    with pytest.raises(ConfigError, match='^The validation set has 5 .* has'):
+        require_outputs(3, 5, wrap=wrap)
+    require_outputs(2, 1, wrap=wrap)
+    ((message, level),) = said
+    assert level == logging.WARNING
+    assert message.startswith('The training set has 2 classes, fewer than')

@@ -8,10 +8,17 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    MODELS,
+    VISUALIZERS,
+    DefaultScope,
+)
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.structures import DataSample
 
+from mmcmcd.engine import KNNHook
 from mmcmcd.errors import UnreadableFileError
 from mmcmcd.models.utils import state_hash
 from mmcmcd.registry import METRICS
@@ -24,7 +31,7 @@ OWN_LINES = 62
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
-def test_config_builds(path):
+def test_config_builds(path, tmp_path):
     """Model, data sets with their pipelines, metrics and hooks are known."""
     cfg = Config.fromfile(path)
     import_modules_from_strings(**cfg.custom_imports)
@@ -35,14 +42,29 @@ def test_config_builds(path):
             loader = cfg.get(f'{name}_dataloader')
             if loader is None:
                 continue
-            # Of several sets that were put together, the first.
-            dataset = loader.dataset
-            while 'datasets' in dataset or 'dataset' in dataset:
-                dataset = dataset.get('dataset') or dataset.datasets[0]
-            dataset = DATASETS.build(dict(dataset, lazy_init=True))
-            assert len(dataset.pipeline.transforms) >= 3
+            for dataset in _members(loader.dataset):
+                dataset = DATASETS.build(dict(dataset, lazy_init=True))
+                assert len(dataset.pipeline.transforms) >= 3
             if name != 'train':
                 METRICS.build(cfg[f'{name}_evaluator'])
+        if 'visualizer' in cfg:
+            # Hooks ask for the current one.
+            place = dict(name=path.stem, save_dir=str(tmp_path))
+            VISUALIZERS.build(dict(cfg.visualizer, **place))
+        hooks = [*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])]
+        for hook in map(HOOKS.build, hooks):
+            if isinstance(hook, KNNHook):
+                (bank,) = _members(hook.bank_dataloader['dataset'])
+                DATASETS.build(dict(bank, lazy_init=True))
+
+
+def _members(dataset):
+    """The data sets that wrappers were put around."""
+    if 'datasets' in dataset:
+        return [m for part in dataset.datasets for m in _members(part)]
+    if 'dataset' in dataset:
+        return _members(dataset.dataset)
+    return [dataset]
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
@@ -150,10 +172,19 @@ def _size(loader):
     )[1]
 
 
-@pytest.mark.parametrize('name', ['sketchy_r50', 'tuberlin_r50'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'sketch_sketchy_r50',
+        'sketch_sketchy_tiny_r18',
+        'sketch_tuberlin_r50',
+        'photo_sketchy_r50',
+        'photo_sketchy_tiny_r18',
+    ],
+)
 def test_linear_evaluation_leaves_the_backbone_alone(name):
     """Neither weights nor running statistics change, whatever the mode."""
-    path = ROOT / f'configs/downstream/sketch_{name}_le.py'
+    path = ROOT / f'configs/downstream/{name}_le.py'
     cfg = Config.fromfile(path)
     cfg.model.backbone.update(
         depth=18, stem_channels=8, base_channels=8, init_cfg=None
@@ -166,7 +197,8 @@ def test_linear_evaluation_leaves_the_backbone_alone(name):
     norms = [m for m in model.backbone.modules() if 'Norm' in str(type(m))]
     assert norms and not any(m.training for m in norms)
     samples = [DataSample().set_gt_label(i) for i in range(4)]
-    model(torch.rand(4, 1, 32, 32), samples, mode='loss')['loss'].backward()
+    images = torch.rand(4, cfg.model.backbone.get('in_channels', 3), 32, 32)
+    model(images, samples, mode='loss')['loss'].backward()
     trained = {n for n, p in model.named_parameters() if p.grad is not None}
     assert trained == {'head.fc.weight', 'head.fc.bias'}
     assert state_hash(model.backbone) == before

@@ -87,8 +87,7 @@ def classifier_runner(work_dir, hook, val=None, save_best=None, **kwargs):
         default_scope='mmpretrain',
         experiment_name=work_dir.name,
         randomness=dict(seed=0),
-        log_level='ERROR',
-        **kwargs,
+        **dict(dict(log_level='ERROR'), **kwargs),
     )
 
 
@@ -169,10 +168,16 @@ def test_on_says_when(tmp_path):
     'hook, val, error, message',
     [
         (
-            knn(Images(4, 0), k=5),
+            knn(Images(0, 0), k=5),
             None,
             ConfigError,
-            'k=5 neighbours of a bank of 4',
+            'k=5 neighbours of a bank of 0',
+        ),
+        (
+            knn(Images(9, 0), k=0),
+            None,
+            ConfigError,
+            'k=0 neighbours of a bank of 9',
         ),
         (
             knn(Images(9, 0), k=5, weights='gauss'),
@@ -199,7 +204,7 @@ def test_on_says_when(tmp_path):
             'other classes',
         ),
     ],
-    ids=['small bank', 'weights', 'bank', 'val', 'classes'],
+    ids=['empty bank', 'k', 'weights', 'bank', 'val', 'classes'],
 )
 def test_unusable_banks_are_refused(tmp_path, hook, val, error, message):
     runner = classifier_runner(tmp_path, hook, val)
@@ -208,11 +213,45 @@ def test_unusable_banks_are_refused(tmp_path, hook, val, error, message):
         runner.test()
 
 
-def test_a_small_bank_is_refused_before_training(tmp_path):
-    runner = classifier_runner(tmp_path, knn(Images(4, 0), k=5))
-    with pytest.raises(ConfigError, match='k=5 neighbours of a bank of 4'):
+def test_unusable_banks_are_refused_before_training(tmp_path):
+    runner = classifier_runner(tmp_path, knn(Images(9, 0), k=0))
+    with pytest.raises(ConfigError, match='k=0 neighbours of a bank of 9'):
         runner.train()
     assert runner.iter == 0
+
+
+def test_of_a_small_bank_all_vote(tmp_path, capsys):
+    bank, val = Images(6, seed=0), Images(15, seed=1)
+    hook = knn(bank, k=20, weights='distance')
+    runner = classifier_runner(tmp_path, hook, log_level='WARNING')
+    runner.train()
+    metrics = runner.test()
+    expected = expected_top1(
+        runner.model.backbone, bank, val, 6, weights='distance'
+    )
+    assert metrics['knn/top1'] == pytest.approx(expected)
+    message = 'the bank has 6 samples only: all of them vote, not k=20.'
+    assert capsys.readouterr().out.count(message) == 1
+
+
+@pytest.mark.parametrize(
+    'drawn, bank_size, warned', [(4, 13, True), (4, 12, False), (None, 13, 0)]
+)
+def test_more_labels_than_the_run_has(
+    tmp_path, capsys, drawn, bank_size, warned
+):
+    runner = classifier_runner(
+        tmp_path, knn(Images(bank_size, 0), k=5), log_level='WARNING'
+    )
+    trained = runner.train_dataloader.dataset
+    trained.labels_per_class = drawn
+    assert len(trained) == 12
+    runner.train()
+    message = (
+        'the bank has 13, the training set 12. Set '
+        'default_hooks.knn.bank_dataloader.dataset.labels_per_class=4'
+    )
+    assert (message in capsys.readouterr().out) == bool(warned)
 
 
 def pairs_config(run, **hook):

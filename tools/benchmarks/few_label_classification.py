@@ -19,7 +19,8 @@ from mmcmcd.apis import (
 )
 from mmcmcd.errors import ConfigError
 
-METRICS = ('accuracy/top1', 'accuracy/top5', 'knn/top1')
+METRICS = ('accuracy/top1', 'accuracy/top5')
+NEIGHBOURS = 'knn/top1'
 
 
 def parse_args():
@@ -47,8 +48,19 @@ def parse_args():
     return parser.parse_args()
 
 
-def label_draws(budgets, seeds):
-    """One draw of labels for every budget and seed."""
+def has_neighbours(cfg):
+    """Whether the config has neighbours vote (see mmcmcd.KNNHook)."""
+    return bool(cfg.get('default_hooks', {}).get('knn'))
+
+
+def label_draws(budgets, seeds, with_neighbours):
+    """One draw of labels for every budget and seed.
+
+    With neighbours, the same labels vote in kNN classification.
+    """
+    loaders = ['train_dataloader']
+    if with_neighbours:
+        loaders.append('default_hooks.knn.bank_dataloader')
     draws = []
     for budget in budgets:
         if budget != 'all' and not (budget.isdigit() and int(budget)):
@@ -59,10 +71,7 @@ def label_draws(budgets, seeds):
         count = None if budget == 'all' else int(budget)
         for seed in seeds:
             options = {}
-            for loader in (
-                'train_dataloader',
-                'default_hooks.knn.bank_dataloader',
-            ):
+            for loader in loaders:
                 options[f'{loader}.dataset.labels_per_class'] = count
                 options[f'{loader}.dataset.draw'] = seed
             draws.append(Draw(budget, options, seed))
@@ -75,17 +84,19 @@ def main():
     cfg = load_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    neighbours = has_neighbours(cfg)
+    metrics = (*METRICS, NEIGHBOURS) if neighbours else METRICS
     study = FewLabelStudy(
         cfg,
         parse_students(args.students, args.seeds),
-        label_draws(args.labels_per_class, args.seeds),
+        label_draws(args.labels_per_class, args.seeds, neighbours),
         args.work_dir,
-        METRICS,
+        metrics,
     )
     results = study.run()
     tables = '\n\n'.join(
         few_label_table(results, baseline='scratch', metric=metric)
-        for metric in METRICS
+        for metric in metrics
     )
     (Path(args.work_dir) / 'table.md').write_text(tables + '\n')
     print(tables)

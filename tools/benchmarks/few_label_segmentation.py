@@ -62,7 +62,11 @@ def main():
             Draw(str(count), label_list(ann_file), seed) for seed in args.seeds
         ]
     study = FewLabelStudy(
-        cfg, parse_students(args.students, args.seeds), draws, args.work_dir
+        cfg,
+        parse_students(args.students, args.seeds),
+        draws,
+        args.work_dir,
+        keep_weights=True,
     )
     table = few_label_table(study.run(), baseline='scratch')
     work_dir = Path(args.work_dir)

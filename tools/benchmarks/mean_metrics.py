@@ -30,7 +30,8 @@ def read_runs(entry):
     name, _, files = entry.partition('=')
     try:
         return name, [mmengine.load(file) for file in files.split(',')]
-    except (FileNotFoundError, TypeError) as error:
+    # A file without a known suffix, or without JSON.
+    except (FileNotFoundError, TypeError, ValueError) as error:
         raise ConfigError(
             f'{entry!r}: expected NAME=FILE,FILE,... with files that '
             f'tools/test.py --out-item metrics wrote ({error}).'

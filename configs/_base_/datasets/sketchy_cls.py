@@ -43,7 +43,9 @@ val_cfg = dict(type='ValLoop')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict(type='TestLoop')
-# Whose neighbours vote in kNN classification, see mmcmcd.KNNHook.
+# Labelled sketches vote on held-out ones, see mmcmcd.KNNHook.
+# The configs copy it into their hook when they are read. Afterwards, and in
+# --cfg-options, what counts is default_hooks.knn.bank_dataloader.
 bank_dataloader = dict(
     batch_size=128,
     num_workers=2,

@@ -76,6 +76,8 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict(type='TestLoop')
 # Labelled sketches vote on held-out ones; no training uses a label.
+# The configs copy it into their hook when they are read. Afterwards, and in
+# --cfg-options, what counts is default_hooks.knn.bank_dataloader.
 bank_dataloader = dict(
     batch_size=64,
     num_workers=2,

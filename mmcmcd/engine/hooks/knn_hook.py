@@ -1,3 +1,4 @@
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.utils import ProgressBar
 from torch import Tensor
@@ -40,7 +42,8 @@ class KNNHook(Hook):
             validated ones, with the transforms of a test. The sampler
             defaults to a ``DefaultSampler`` without shuffling, the
             ``collate_fn`` to ``default_collate``.
-        k (int): Number of neighbours. Defaults to 20.
+        k (int): Number of neighbours; of a bank that has fewer samples, all
+            of them, with a warning. Defaults to 20.
         weights (str): ``'uniform'``, ``'distance'`` or ``'softmax'``, see
             :func:`mmcmcd.evaluation.functional.knn_votes`. Defaults to
             ``'softmax'``.
@@ -87,6 +90,7 @@ class KNNHook(Hook):
         """Check the bank before an epoch is spent."""
         if 'val' in self.on and runner.val_loop is not None:
             self._start(runner, runner.val_dataloader)
+            self._warn_of_more_labels(runner.train_dataloader.dataset)
 
     def before_val_epoch(self, runner) -> None:
         """Build and check the bank, and begin anew."""
@@ -126,7 +130,9 @@ class KNNHook(Hook):
         if self._bank is None:
             # With a seed of its own it draws none from the run's generators.
             self._bank = runner.build_dataloader(self.bank_dataloader, seed=0)
-        check_knn(**self.settings, bank_size=len(self._bank.dataset))
+        bank_size = len(self._bank.dataset)
+        self._limit_k(bank_size)
+        check_knn(**self.settings, bank_size=bank_size)
         names = [
             getattr(loader.dataset, 'metainfo', {}).get('classes')
             for loader in (self._bank, dataloader)
@@ -138,6 +144,27 @@ class KNNHook(Hook):
                 'order. Give both data sets the same metainfo.classes.'
             )
         self._samples = []
+
+    def _limit_k(self, bank_size: int) -> None:
+        """This figure comes along; it must not stop what a run is about."""
+        if 0 < bank_size < self.settings['k']:
+            _warn(
+                f'the bank has {bank_size} samples only: all of them vote, '
+                f'not k={self.settings["k"]}.'
+            )
+            self.settings['k'] = bank_size
+
+    def _warn_of_more_labels(self, trained) -> None:
+        """Few labels are to be few for the neighbours, too."""
+        drawn = getattr(trained, 'labels_per_class', None)
+        bank_size = len(self._bank.dataset)
+        if drawn is not None and bank_size > len(trained):
+            _warn(
+                f'knn/top1 uses labels that this run does not have: the bank '
+                f'has {bank_size}, the training set {len(trained)}. Set '
+                'default_hooks.knn.bank_dataloader.dataset.labels_per_class='
+                f'{drawn} (and draw, likewise).'
+            )
 
     @torch.no_grad()
     def _embed(self, runner, batch: dict) -> list[tuple[Tensor, int]]:
@@ -217,6 +244,10 @@ def _gather(samples: list, size: int) -> list | None:
 def _stack(samples: list, device) -> tuple[Tensor, Tensor]:
     features, labels = zip(*samples, strict=True)
     return torch.stack(features).to(device), torch.tensor(labels).to(device)
+
+
+def _warn(message: str) -> None:
+    print_log(f'KNNHook: {message}', logger='current', level=logging.WARNING)
 
 
 def _label(sample) -> int:

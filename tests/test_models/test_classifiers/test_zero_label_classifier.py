@@ -122,6 +122,47 @@ def test_predicts_with_the_loaded_head_and_keeps_the_embeddings(files):
     assert not any('head' in key for key in model.state_dict())
 
 
+@pytest.mark.parametrize('sign, accuracy', [(1, 100), (-1, 0)])
+@torch.no_grad()
+def test_perfect_student_is_always_right(files, sign, accuracy):
+    """It sees what the teacher sees, and a head separates the classes."""
+    torch.manual_seed(3)
+    labels = torch.arange(NUM_CLASSES).repeat(4)
+    images = 2 * torch.randn(NUM_CLASSES, 3, 32, 32)[labels]
+    images += 0.1 * torch.randn_like(images)
+    model = build(files, student=resnet())
+    weights = torch.load(files[1])['state_dict']
+    model.student.load_state_dict(
+        {
+            key.removeprefix('backbone.'): value
+            for key, value in weights.items()
+            if key.startswith('backbone.')
+        }
+    )
+    # Far from the identity, so that it has to be undone.
+    features = model.teacher(images)
+    norm = model.source_norm
+    norm.running_mean.copy_(features.mean(dim=0))
+    norm.running_var.copy_(features.var(dim=0))
+    # The student's space is that of the normalised features.
+    student = model.embed_target
+    model.embed_target = lambda x: sign * norm(student(x))
+    # The nearest class mean, as a linear head.
+    means = torch.stack(
+        [features[labels == i].mean(dim=0) for i in range(NUM_CLASSES)]
+    )
+    weights['head.fc.weight'] = means
+    weights['head.fc.bias'] = -means.square().sum(dim=1) / 2
+    torch.save(dict(state_dict=weights), files[1])
+    _, samples = batch(len(labels))
+    found = model(dict(source=images, target=images), samples, mode='predict')
+    right = [
+        int(s.pred_label) == label
+        for s, label in zip(found, labels.tolist(), strict=True)
+    ]
+    assert 100 * sum(right) / len(right) == accuracy
+
+
 @pytest.mark.parametrize(
     'losses',
     [
