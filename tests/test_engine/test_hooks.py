@@ -7,6 +7,7 @@ from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop
 from mmpretrain.models import ResNet, ResNetV1c
 from torch import nn
 
@@ -228,10 +229,11 @@ def test_model_without_teacher():
         TeacherFrozenHook().before_train(runner)
 
 
-def resumed(model, checkpoint, resume=True):
+def resumed(model, checkpoint, resume=True, trains=True):
     teacher = dict(init_cfg=dict(checkpoint='b.pth'))
     cfg = ConfigDict(model=dict(teacher=teacher))
-    runner = runner_of(model, cfg=cfg, _resume=resume)
+    loop = MagicMock(spec=BaseLoop) if trains else None
+    runner = runner_of(model, cfg=cfg, _resume=resume, _train_loop=loop)
     TeacherFrozenHook().after_load_checkpoint(runner, checkpoint)
 
 
@@ -252,6 +254,9 @@ def test_run_goes_on_with_its_own_teacher_only():
     resumed(other, checkpoint, resume=False)
     resumed(other, dict(meta=dict(epoch=1)))
     resumed(other, dict(state_dict={}))
+    # A test of the student with another teacher compares what never met.
+    with pytest.raises(CheckpointError, match='the run to test had another'):
+        resumed(other, checkpoint, resume=False, trains=False)
 
 
 # SkippedPairsHook

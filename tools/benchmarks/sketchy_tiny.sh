@@ -68,12 +68,17 @@ students=()
 for name in ssl cmd cmc both; do
     students+=("$name=$WORK/$name-{seed}/student.pth")
 done
-for protocol in ft le; do
+few_label() { # PROTOCOL [LABELS ...]
+    local protocol=$1
+    shift
     # shellcheck disable=SC2086  # seeds are words
     "$PYTHON" tools/benchmarks/few_label_classification.py \
         "configs/downstream/sketch_sketchy_tiny_r18_$protocol.py" \
-        --students "${students[@]}" --seeds $SEEDS --work-dir "$WORK/$protocol"
-done
+        --students "${students[@]}" --seeds $SEEDS \
+        --labels-per-class "$@" --work-dir "$WORK/$protocol"
+}
+few_label ft 1 5 all
+few_label le all
 echo "Retrieval between held-out photos and sketches, no labels:"
 "$PYTHON" tools/benchmarks/mean_metrics.py \
     "$(files cmd retrieval)" "$(files cmc retrieval)" \
