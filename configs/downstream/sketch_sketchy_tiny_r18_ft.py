@@ -35,4 +35,5 @@ param_scheduler = [
          by_epoch=False),
 ]
 train_cfg = dict(max_iters=400, val_interval=400)
+auto_scale_lr = dict(base_batch_size=32)
 del _root, _test
