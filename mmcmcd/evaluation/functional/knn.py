@@ -112,22 +112,24 @@ def check_knn(
 
 def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest cosines (N, k) and whose they are (N, k)."""
-    best = queries.new_empty(len(queries), 0, dtype=torch.double)
-    index = best.long()
-    # The bank goes outside: N x k candidates are kept, no double bank is.
+    best = queries.new_full((len(queries), k), -torch.inf, dtype=torch.double)
+    index = torch.zeros_like(best, dtype=torch.long)
+    # One buffer for all blocks: freed ones would leave holes in the heap.
+    step = max(1, _BLOCK // _BANK_ROWS)
+    buffer = best.new_empty(step, min(_BANK_ROWS, len(bank)))
+    # The bank goes outside, so that no whole copy of it is in float64.
     for start in range(0, len(bank), _BANK_ROWS):
         tile = unit_rows(bank[start : start + _BANK_ROWS].double())
-        pieces = []
-        for rows in torch.arange(len(queries), device=bank.device).split(
-            max(1, _BLOCK // len(tile))
-        ):
-            cosines = unit_rows(queries[rows].double()) @ tile.T
+        for first in range(0, len(queries), step):
+            rows = slice(first, first + step)
+            unit = unit_rows(queries[rows].double())
+            cosines = buffer[: len(unit), : len(tile)]
+            torch.mm(unit, tile.T, out=cosines)
             found = cosines.topk(min(k, len(tile)), dim=1)
             values = torch.cat([best[rows], found.values], dim=1)
             columns = torch.cat([index[rows], found.indices + start], dim=1)
-            values, places = values.topk(min(k, values.shape[1]), dim=1)
-            pieces.append((values, columns.gather(1, places)))
-        best, index = (torch.cat(part) for part in zip(*pieces, strict=True))
+            best[rows], places = values.topk(k, dim=1)
+            index[rows] = columns.gather(1, places)
     return best, index
 
 

@@ -121,13 +121,19 @@ def neighbour_overlap(first: Tensor, second: Tensor, k: int) -> float:
 def _blocks(
     queries: Tensor, gallery: Tensor, order: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield indices (R, ) of queries and their cosines (R, M)."""
+    """Yield indices (R, ) of queries and their cosines (R, M).
+
+    The cosines lie in one buffer for all blocks.
+    """
     gallery = gallery.float()
     # Scaling the product spares a normalised copy of the gallery.
     scale = 1 / row_norms(gallery)
-    for rows in order.split(max(1, _BLOCK // len(gallery))):
+    step = max(1, _BLOCK // len(gallery))
+    buffer = gallery.new_empty(min(step, len(order)), len(gallery))
+    for rows in order.split(step):
         unit = unit_rows(queries[rows].float())
-        yield rows, (unit @ gallery.T).mul_(scale)
+        similarity = torch.mm(unit, gallery.T, out=buffer[: len(rows)])
+        yield rows, similarity.mul_(scale)
 
 
 def _relevant_rows(
