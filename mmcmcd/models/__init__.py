@@ -1,16 +1,27 @@
+from .backbones import ClipConvNet, TemporalConvNet
 from .classifiers import ZeroLabelClassifier
 from .data_preprocessors import PairedDataPreprocessor
-from .distillers import CrossModalDistiller, FrozenTeacher
-from .losses import CMCDLoss, CMCLoss, CMDLoss
+from .distillers import (
+    CrossModalDistiller,
+    FrozenTeacher,
+    MultiModalDistiller,
+)
+from .losses import CMCDLoss, CMCLoss, CMDLoss, FeatureL2Loss
 from .memory import FeatureQueue
+from .selfsup import ArraySimCLR
 
 __all__ = [
+    'ArraySimCLR',
     'CMCDLoss',
     'CMCLoss',
     'CMDLoss',
+    'ClipConvNet',
     'CrossModalDistiller',
+    'FeatureL2Loss',
     'FeatureQueue',
     'FrozenTeacher',
+    'MultiModalDistiller',
     'PairedDataPreprocessor',
+    'TemporalConvNet',
     'ZeroLabelClassifier',
 ]

@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
+from mmcmcd.errors import ConfigError
 from mmcmcd.evaluation.functional import retrieval_figures
 from mmcmcd.registry import METRICS
 
@@ -114,3 +115,48 @@ def test_two_spaces_or_too_few_pairs():
     assert list(figures) == ['retrieval/neighbours@10']
     assert set(evaluate(rows[:5], rows[:5])) == PAIR_KEYS
     assert evaluate(rows[:5], torch.randn(5, 4)) == {}
+
+
+def of_lessons(source, target, owner, **kwargs):
+    """The metric on samples as a distiller of several students gives them."""
+    metric = METRICS.build(dict(type='mmcmcd.CrossModalRetrieval', **kwargs))
+    samples = []
+    for index, (s, t) in enumerate(zip(source, target, strict=True)):
+        sample = DataSample(metainfo=dict(group_index=index))
+        pair = dict(
+            source_embedding=s,
+            target_embedding=t,
+            source_path=f'{owner[index]}.jpg',
+        )
+        blind = dict(source_embedding=s, target_embedding=torch.zeros(2))
+        sample.set_field(dict(sketch=pair, blind=blind), 'lessons')
+        samples.append(sample.to_dict())
+    metric.process(None, samples)
+    return metric.evaluate(len(samples))
+
+
+def test_one_lesson_of_several():
+    photo, owner, sketch = sketches()
+    alone = evaluate(
+        photo[owner],
+        sketch,
+        source_path=[f'{i}.jpg' for i in owner.tolist()],
+    )
+    figures = of_lessons(photo[owner], sketch, owner, lesson='sketch')
+    assert figures == {f'sketch_{key}': value for key, value in alone.items()}
+    figures = of_lessons(
+        photo[owner], sketch, owner, lesson='blind', prefix='b'
+    )
+    assert list(figures) == ['b/neighbours@10']
+
+
+def test_unknown_lesson_is_named():
+    rows = torch.randn(4, 2)
+    for lesson in (None, 'depth'):
+        with pytest.raises(ConfigError, match=r"are \['blind', 'sketch'\]"):
+            of_lessons(rows, rows, range(4), lesson=lesson)
+    metric = METRICS.build(
+        dict(type='mmcmcd.CrossModalRetrieval', lesson='depth')
+    )
+    with pytest.raises(ConfigError, match='are none. Leave lesson out'):
+        metric.process(None, [dict(source_embedding=rows[0])])

@@ -15,13 +15,16 @@ def parse_args():
     parser.add_argument(
         'out_file', help='NAME.pth; NAME-<sha256[:8]>.pth is written'
     )
+    parser.add_argument(
+        '--student', help='which one of several students, by its side'
+    )
     return parser.parse_args()
 
 
 def main():
     """Export, and print the name of the file."""
     args = parse_args()
-    print(export_student(args.in_file, args.out_file))
+    print(export_student(args.in_file, args.out_file, student=args.student))
 
 
 if __name__ == '__main__':

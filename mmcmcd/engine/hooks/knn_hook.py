@@ -48,9 +48,11 @@ class KNNHook(Hook):
             :func:`mmcmcd.evaluation.functional.knn_votes`. Defaults to
             ``'softmax'``.
         temperature (float): Of ``'softmax'``. Defaults to 0.07.
-        side (str): Which images of a pair the backbone sees. Defaults to
-            'target'.
+        side (str): Which images of a pair the backbone sees; of several
+            students, whose backbone it is. Defaults to 'target'.
         on (Sequence[str]): Of ``'val'`` and ``'test'``. Defaults to both.
+        prefix (str): Of ``top1`` among the metrics; two of these hooks, for
+            two students, need two. Defaults to 'knn'.
 
     Raises:
         ConfigError: Arguments are unknown, or do not suit bank or model.
@@ -69,6 +71,7 @@ class KNNHook(Hook):
         temperature: float = 0.07,
         side: str = 'target',
         on: Sequence[str] = ('val', 'test'),
+        prefix: str = 'knn',
     ) -> None:
         self.on = {on} if isinstance(on, str) else set(on)
         if not self.on <= {'val', 'test'}:
@@ -84,6 +87,7 @@ class KNNHook(Hook):
         )
         self.settings = dict(k=k, weights=weights, temperature=temperature)
         self.side = side
+        self.prefix = prefix
         self._bank = None
 
     def before_train(self, runner) -> None:
@@ -187,11 +191,23 @@ class KNNHook(Hook):
                     f'the batch, {sorted(images)}.'
                 )
             images = images[self.side]
-        features = embed(model.extract_feat(images)).float().cpu()
+        features = embed(self._backbone(model)(images)).float().cpu()
         # Pickled, a view would bring the whole batch along.
         rows = [row.clone() for row in features]
         labels = [_label(sample) for sample in data['data_samples']]
         return list(zip(rows, labels, strict=True))
+
+    def _backbone(self, model):
+        """What embeds the images: of several students, the side's."""
+        students = getattr(model, 'students', None)
+        if students is None:
+            return model.extract_feat
+        if self.side not in students:
+            raise ConfigError(
+                f"KNNHook: side='{self.side}' has no student; those of the "
+                f'model see {sorted(students)}.'
+            )
+        return students[self.side]
 
     def _finish(self, runner, dataloader, metrics: dict) -> None:
         queries = _gather(self._samples, len(dataloader.dataset))
@@ -202,6 +218,11 @@ class KNNHook(Hook):
             sets = _stack(bank, device), _stack(queries, device)
             result = [self.score(*sets)]
         broadcast_object_list(result)
+        if not metrics.keys().isdisjoint(result[0]):
+            raise ConfigError(
+                f'KNNHook: another one reports {sorted(result[0])}, too. Set '
+                f"prefix='{self.side}_knn' in one of them."
+            )
         metrics.update(result[0])
         self._samples = []
 
@@ -233,7 +254,10 @@ class KNNHook(Hook):
         """
         features, labels = queries
         found = knn_predict(*bank, features, **self.settings)
-        return {'knn/top1': 100 * float((found == labels).double().mean())}
+        return {
+            f'{self.prefix}/top1': 100
+            * float((found == labels).double().mean())
+        }
 
 
 def _gather(samples: list, size: int) -> list | None:

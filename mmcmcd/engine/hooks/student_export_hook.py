@@ -19,6 +19,9 @@ class StudentExportHook(Hook):
     config and preprocessing into their ``meta``, so that a later export knows
     them.
 
+    Of a distiller with named students each is written, as
+    ``student-<side>-<sha8>.pth`` and ``last_student_<side>``.
+
     Args:
         out_dir (str, optional): Directory to write to. Defaults to None: the
             runner's work directory.
@@ -43,14 +46,23 @@ class StudentExportHook(Hook):
         Args:
             runner (Runner): The runner.
         """
+        model = _saved_model(runner)
+        # One student is no mapping, and has no name.
+        for side in getattr(model, 'students', [None]):
+            self._write(runner, model, side)
+
+    def _write(self, runner, model, side):
+        name, pointer = 'student', 'last_student'
+        meta = _describe(runner.cfg)
+        if side is not None:
+            name, pointer = f'{name}-{side}', f'{pointer}_{side}'
+            meta = meta.get('students', {}).get(side, {})
+        meta = dict(meta, epoch=runner.epoch, iter=runner.iter)
         out_dir = Path(self.out_dir or runner.work_dir)
-        meta = dict(
-            _describe(runner.cfg), epoch=runner.epoch, iter=runner.iter
-        )
         path = export_student(
-            _saved_model(runner), out_dir / 'student.pth', meta=meta
+            model, out_dir / f'{name}.pth', meta=meta, student=side
         )
-        (out_dir / 'last_student').write_text(path)
+        (out_dir / pointer).write_text(path)
         runner.logger.info(f'Student written to {path}')
 
 
@@ -64,16 +76,24 @@ def _saved_model(runner):
 
 
 def _describe(cfg):
-    """Config of the student and preprocessing of its images, if known."""
+    """Config of each student and preprocessing of its images, if known."""
     model = cfg.get('model') or {}
-    preprocessor = model.get('data_preprocessor') or cfg.get(
-        'data_preprocessor'
+    preprocessor = (
+        model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     )
-    found = dict(
-        student=model.get('student'),
-        data_preprocessor=(preprocessor or {}).get('target'),
+    if 'students' not in model:
+        return _plain(model.get('student'), preprocessor.get('target'))
+    return dict(
+        students={
+            side: _plain(student, preprocessor.get(side))
+            for side, student in model['students'].items()
+        }
     )
-    # Plain containers: what torch.load(weights_only=True) accepts.
+
+
+def _plain(student, preprocessor):
+    """Plain containers: what torch.load(weights_only=True) accepts."""
+    found = dict(student=student, data_preprocessor=preprocessor)
     return {
         key: value.to_dict() if hasattr(value, 'to_dict') else value
         for key, value in found.items()

@@ -12,6 +12,9 @@ _META_KEY = 'teacher_sha256'
 class TeacherFrozenHook(Hook):
     """Check that the teacher is not trained, neither by a step nor by BN.
 
+    Of a distiller with several teachers, all are checked; their hash is one
+    of all of their hashes.
+
     Before training: no tensor of the teacher is in the optimizer or among the
     model's own parameters and buffers.  Then every ``interval`` epochs and
     after training: its weights and statistics are what was loaded, by
@@ -102,13 +105,13 @@ class TeacherFrozenHook(Hook):
             return
         present = _loaded_hash(runner)
         if stored != present:
+            where, files = _places(runner)
             raise CheckpointError(
                 f'the run to {"resume" if trains else "test"} had another '
                 f'teacher: its checkpoint says sha256 {stored}, the weights '
-                f'of model.teacher{_teacher_file(runner)} have sha256 '
-                f'{present}. Give the teacher of that run by '
-                'model.teacher.init_cfg.checkpoint, or start a new run from '
-                'its student: load_from=CHECKPOINT without --resume.'
+                f'of {where}{files} have sha256 {present}. Give the teacher '
+                f'of that run by {where}.init_cfg.checkpoint, or start a new '
+                'run from its student: load_from=CHECKPOINT without --resume.'
             )
 
     def after_train(self, runner):
@@ -143,22 +146,33 @@ def _loaded_hash(runner):
     return teacher.state_hash()
 
 
-def _teacher_file(runner):
+def _places(runner):
+    """Where the config has the teacher, and the files that it names."""
     model = runner.cfg.get('model') or {}
-    init_cfg = (model.get('teacher') or {}).get('init_cfg') or {}
-    checkpoint = init_cfg.get('checkpoint')
-    return f" ('{checkpoint}')" if checkpoint else ''
+    several = model.get('teachers')
+    if several:
+        sides = ','.join(several)
+        sides = f'{{{sides}}}' if len(several) > 1 else sides
+        where = f'model.teachers.{sides}.backbone'
+        backbones = [cfg.get('backbone') for cfg in several.values()]
+    else:
+        where, backbones = 'model.teacher', [model.get('teacher')]
+    init_cfgs = [(cfg or {}).get('init_cfg') or {} for cfg in backbones]
+    files = [repr(i['checkpoint']) for i in init_cfgs if 'checkpoint' in i]
+    return where, f' ({", ".join(files)})' if files else ''
 
 
 def _teacher(runner):
+    """The model's teacher, or its teachers, who are asked as one."""
     model = runner.model
     if is_model_wrapper(model):
         model = model.module
-    teacher = getattr(model, 'teacher', None)
-    if not hasattr(teacher, 'state_hash'):
-        raise ConfigError(
-            'TeacherFrozenHook needs a model with a frozen teacher, such as '
-            f'mmcmcd.CrossModalDistiller; got {type(model).__name__}. Remove '
-            'the hook from custom_hooks.'
-        )
-    return teacher
+    for name in ('teacher', 'teachers'):
+        teacher = getattr(model, name, None)
+        if hasattr(teacher, 'state_hash'):
+            return teacher
+    raise ConfigError(
+        'TeacherFrozenHook needs a model with a frozen teacher, such as '
+        'mmcmcd.CrossModalDistiller or mmcmcd.MultiModalDistiller; got '
+        f'{type(model).__name__}. Remove the hook from custom_hooks.'
+    )

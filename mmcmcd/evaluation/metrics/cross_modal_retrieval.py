@@ -5,6 +5,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmcmcd.errors import ConfigError
 from mmcmcd.evaluation.functional import neighbour_overlap, retrieval_figures
 from mmcmcd.registry import METRICS
 
@@ -33,8 +34,16 @@ class CrossModalRetrieval(BaseMetric):
     Args:
         topk (Sequence[int]): The k of ``R@k``. Defaults to (1, 5, 10).
         num_neighbours (int): The k of ``neighbours@k``. Defaults to 10.
+        lesson (str, optional): Which lesson of a
+            :class:`MultiModalDistiller` is validated: its teacher's side is
+            the source, its student's the target. Defaults to None: the two
+            sides of a :class:`CrossModalDistiller`.
         collect_device (str): As in mmengine. Defaults to 'cpu'.
-        prefix (str, optional): As in mmengine. Defaults to 'retrieval'.
+        prefix (str, optional): As in mmengine. Defaults to 'retrieval', of a
+            lesson to '<lesson>_retrieval'.
+
+    Raises:
+        ConfigError: The model has no such lesson.
     """
 
     default_prefix = 'retrieval'
@@ -43,28 +52,50 @@ class CrossModalRetrieval(BaseMetric):
         self,
         topk: Sequence[int] = (1, 5, 10),
         num_neighbours: int = 10,
+        lesson: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
+        if prefix is None and lesson is not None:
+            prefix = f'{lesson}_{self.default_prefix}'
         super().__init__(collect_device, prefix)
+        self.lesson = lesson
         self.topk = tuple(topk)
         self.num_neighbours = num_neighbours
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep embeddings, files, group and class of one batch."""
         for sample in data_samples:
+            pair = self._pair(sample)
             # Pickled between processes, a row that is a view would bring the
             # whole batch along.
             self.results.append(
                 dict(
-                    source=sample['source_embedding'].float().cpu().clone(),
-                    target=sample['target_embedding'].float().cpu().clone(),
-                    source_path=sample.get('source_path'),
-                    target_path=sample.get('target_path'),
+                    source=pair['source_embedding'].float().cpu().clone(),
+                    target=pair['target_embedding'].float().cpu().clone(),
+                    source_path=pair.get('source_path'),
+                    target_path=pair.get('target_path'),
                     group=sample['group_index'],
                     label=_single_label(sample),
                 )
             )
+
+    def _pair(self, sample: dict) -> dict:
+        """Embeddings and files of the two sides to compare."""
+        lessons = sample.get('lessons', {})
+        if self.lesson is None and not lessons:
+            return sample
+        if self.lesson not in lessons:
+            raise ConfigError(
+                f'CrossModalRetrieval has lesson={self.lesson!r}, but the '
+                f'lessons of the model are {sorted(lessons) or "none"}. '
+                + (
+                    'Name one of them.'
+                    if lessons
+                    else 'Leave lesson out for mmcmcd.CrossModalDistiller.'
+                )
+            )
+        return lessons[self.lesson]
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Compute the figures over all pairs."""

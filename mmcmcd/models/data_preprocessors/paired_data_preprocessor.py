@@ -46,6 +46,7 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
             dict: The same keys; images are float tensors (B, C, H, W).
 
         Raises:
+            ConfigError: A side has mean and std, but no images.
             DatasetError: A side is missing in the batch.
         """
         missing = [s for s in self.sides if s not in data['inputs']]
@@ -57,6 +58,8 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
             )
         # Casting the samples here alone keeps one device copy of them.
         samples = self.cast_data(data.get('data_samples'))
+        for side in self.sides:
+            self._check_layout(side, data['inputs'][side])
         inputs = {
             side: getattr(self, side)(
                 dict(inputs=data['inputs'][side]), training
@@ -64,3 +67,15 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
             for side in self.sides
         }
         return dict(inputs=inputs, data_samples=samples)
+
+    def _check_layout(self, side: str, inputs) -> None:
+        """Refuse to normalise series and clips along a wrong axis."""
+        mean = getattr(getattr(self, side), 'mean', None)
+        if mean is None or inputs[0].ndim == mean.ndim:
+            return
+        raise ConfigError(
+            f'data_preprocessor.{side} has mean and std, which are for images '
+            f'(B, C, H, W), but its inputs are arrays of shape (B, '
+            f'{", ".join(map(str, inputs[0].shape))}). Leave mean and std '
+            'out, and normalise by mmcmcd.NormalizeArray in the pipeline.'
+        )

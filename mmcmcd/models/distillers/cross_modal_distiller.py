@@ -1,12 +1,14 @@
-import torch
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import adapt_input_channels, embed
 from mmcmcd.registry import MODELS
 
+from .batch import group_ids, require_several, require_sides
+from .comparison import build_losses, compare
 from .frozen_teacher import FrozenTeacher
+from .source_norm import apply_source_norm, build_source_norm
 
 
 @MODELS.register_module()
@@ -60,14 +62,10 @@ class CrossModalDistiller(BaseModel):
         # A tuple hides the teacher from nn.Module's registration.
         self._frozen = (FrozenTeacher(teacher, teacher_projector),)
         self.source_norm = (
-            None if source_norm is None else MODELS.build(source_norm)
+            None
+            if source_norm is None
+            else build_source_norm(source_norm, 'source_norm')
         )
-        if self.source_norm and [*self.source_norm.parameters()]:
-            raise ConfigError(
-                'source_norm has trained parameters, with which the targets '
-                f'could be changed at will: got {source_norm}. Set '
-                'affine=False.'
-            )
         self.student = MODELS.build(student)
         if student_stem is not None:
             adapt_input_channels(self.student, student_stem)
@@ -76,15 +74,7 @@ class CrossModalDistiller(BaseModel):
             if student_projector is None
             else MODELS.build(student_projector)
         )
-        if not losses:
-            raise ConfigError(
-                'losses is empty: give at least one, for example '
-                "losses=dict(cmcd=dict(type='mmcmcd.CMCDLoss', cmd=dict(), "
-                'cmc=dict())).'
-            )
-        self.losses = nn.ModuleDict(
-            {name: MODELS.build(cfg) for name, cfg in losses.items()}
-        )
+        self.losses = build_losses(losses, 'losses')
         self.queue = None if queue is None else MODELS.build(queue)
         self.register_state_dict_post_hook(_note_space)
 
@@ -144,36 +134,11 @@ class CrossModalDistiller(BaseModel):
             dict[str, Tensor]: ``loss_<name>`` scalars.
         """
         _require_sides(inputs)
-        if len(inputs['source']) < 2:
-            raise ConfigError(
-                'A batch of 1 pair has no negatives and no batch statistics. '
-                'Use train_dataloader.batch_size >= 2 with drop_last=True.'
-            )
+        require_several(inputs['source'])
         teacher = self.embed_source(inputs['source'])
         student = self.embed_target(inputs['target'])
-        group_ids = _group_ids(data_samples, student.device)
-        memory = None if self.queue is None else self.queue.view()
-        results = {}
-        for name, loss in self.losses.items():
-            value = loss(student, teacher, memory, group_ids)
-            terms = (
-                value if isinstance(value, dict) else {f'loss_{name}': value}
-            )
-            if not results.keys().isdisjoint(terms):
-                raise ConfigError(
-                    f'losses.{name} logs {sorted(terms)}, which another loss '
-                    f'logs already: {sorted(results)}. Merge or rename them.'
-                )
-            results.update(terms)
-        if self.queue is not None:
-            if group_ids is None:
-                raise ConfigError(
-                    'A queue needs to know which pairs are the same: the '
-                    'data samples lack group_index. Pack them with '
-                    'mmcmcd.PackPairedInputs.'
-                )
-            self.queue.enqueue(student, teacher, group_ids)
-        return results
+        groups = group_ids(data_samples, student.device)
+        return compare(student, teacher, groups, self.losses, self.queue)
 
     def extract_feat(self, inputs: Tensor):
         """Return the student's features of target images (B, C, H, W)."""
@@ -184,16 +149,7 @@ class CrossModalDistiller(BaseModel):
         rows = self.teacher(images)
         if self.source_norm is None:
             return rows
-        width = getattr(self.source_norm, 'num_features', rows.shape[1])
-        if width != rows.shape[1]:
-            raise ConfigError(
-                f'source_norm has num_features={width}, but the embeddings of '
-                f'the teacher are {rows.shape[1]} wide. Set '
-                f'model.source_norm.num_features={rows.shape[1]}.'
-            )
-        # Statistics of half-precision rows would be rough.
-        with torch.autocast(rows.device.type, enabled=False):
-            return self.source_norm(rows.to(_dtype(self.source_norm)))
+        return apply_source_norm(self.source_norm, rows, 'source_norm')
 
     def embed_target(self, images: Tensor) -> Tensor:
         """Return the student's embeddings (B, D) of target images."""
@@ -223,25 +179,9 @@ def _note_space(model, state_dict, prefix, local_metadata):
 
 
 def _require_sides(inputs):
-    if not {'source', 'target'} <= inputs.keys():
-        raise ConfigError(
-            "CrossModalDistiller takes the sides 'source' (the teacher's) and "
-            f"'target' (the student's), but the batch has {sorted(inputs)}. "
-            'Name the sides of the data set, of OnSide and of the data '
-            'preprocessor so.'
-        )
-
-
-def _group_ids(data_samples, device):
-    if not data_samples or 'group_index' not in data_samples[0]:
-        return None
-    return torch.tensor(
-        [sample.group_index for sample in data_samples], device=device
-    )
-
-
-def _dtype(module):
-    return next(
-        (b.dtype for b in module.buffers() if b.is_floating_point()),
-        torch.float32,
+    require_sides(
+        inputs,
+        ('source', 'target'),
+        "CrossModalDistiller takes the sides 'source' (the teacher's) and "
+        "'target' (the student's)",
     )

@@ -1,4 +1,6 @@
 import copy
+import hashlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +24,19 @@ class FrozenTeacher:
         projector (dict, optional): Config of a neck with its own
             ``init_cfg``, such as the neck of the teacher's SimCLR
             pre-training (``prefix='neck.'``).
+        places (dict[str, str], optional): Where the model's config has the
+            two, by ``teacher`` and ``teacher_projector``, for messages.
+            Defaults to None: under those names.
     """
 
-    def __init__(self, backbone: dict, projector: dict | None = None) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        projector: dict | None = None,
+        places: dict[str, str] | None = None,
+    ) -> None:
         self._init_cfgs = {}
+        self._places = places or {}
         parts = {}
         for name, cfg in dict(
             teacher=backbone, teacher_projector=projector
@@ -39,8 +50,13 @@ class FrozenTeacher:
         self.module.requires_grad_(False)
         self.module.eval()
         for name, part in self.module.items():
-            self._check_init_cfg(name, part, self._init_cfgs[name])
+            self._check_init_cfg(
+                self._place(name), part, self._init_cfgs[name]
+            )
         self._loaded = False
+
+    def _place(self, name):
+        return self._places.get(name, name)
 
     @staticmethod
     def _check_init_cfg(name, part, init_cfg):
@@ -76,7 +92,7 @@ class FrozenTeacher:
                     part,
                     init_cfg['checkpoint'],
                     prefix=init_cfg.get('prefix') or '',
-                    role=name,
+                    role=self._place(name),
                 )
         self._loaded = True
 
@@ -101,3 +117,46 @@ class FrozenTeacher:
         self.load()
         projector = dict(self.module.items()).get('teacher_projector')
         return embed(self.module['teacher'](images), projector)
+
+
+class FrozenTeachers(Mapping):
+    """Frozen teachers by name, that are loaded, moved and checked as one.
+
+    Args:
+        teachers (dict[str, FrozenTeacher]): One or more.
+    """
+
+    def __init__(self, teachers: dict[str, FrozenTeacher]) -> None:
+        self._teachers = dict(teachers)
+        self.module = nn.ModuleDict(
+            {name: teacher.module for name, teacher in teachers.items()}
+        ).eval()
+
+    def __getitem__(self, name: str) -> FrozenTeacher:
+        return self._teachers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._teachers)
+
+    def __len__(self) -> int:
+        return len(self._teachers)
+
+    def load(self) -> None:
+        """See :meth:`FrozenTeacher.load`."""
+        for teacher in self.values():
+            teacher.load()
+
+    def apply_to_tensors(self, fn) -> None:
+        """See :meth:`FrozenTeacher.apply_to_tensors`."""
+        self.module._apply(fn)
+
+    def state_hash(self) -> str:
+        """Return the hash of a single teacher, or one of all their hashes.
+
+        The order of the teachers does not matter.
+        """
+        hashes = {name: each.state_hash() for name, each in self.items()}
+        if len(hashes) == 1:
+            return next(iter(hashes.values()))
+        lines = [f'{name}|{own}\n' for name, own in sorted(hashes.items())]
+        return hashlib.sha256(''.join(lines).encode()).hexdigest()

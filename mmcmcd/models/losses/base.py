@@ -25,7 +25,7 @@ class Memory(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Normalised rows that a loss compares.
+    """Rows that a loss compares, normalised unless it says otherwise.
 
     Attributes:
         student (Tensor): (B, D_s).
@@ -78,6 +78,8 @@ class PairwiseLoss(nn.Module):
 
     #: Whether student and teacher rows live in one space (equal D).
     shared_space = True
+    #: Whether rows are brought to unit length before they are compared.
+    normalize = True
     loss_weight = 1.0
 
     @property
@@ -92,7 +94,7 @@ class PairwiseLoss(nn.Module):
         memory: Memory | None = None,
         group_ids: Tensor | None = None,
     ) -> Tensor:
-        """Compare rows; normalisation happens inside.
+        """Compare rows; normalisation, where wanted, happens inside.
 
         Args:
             student (Tensor): Student embeddings of shape (B, D).
@@ -114,18 +116,19 @@ class PairwiseLoss(nn.Module):
         # Similarities lose too much in half precision to be divided by a
         # small temperature.
         with torch.autocast(student.device.type, enabled=False):
+            prepare = fn.unit_rows if self.normalize else fn.full_precision
             rows = Rows(
-                fn.unit_rows(student),
-                fn.unit_rows(teacher.detach()),
-                None if memory is None else fn.unit_rows(memory.student),
-                None if memory is None else fn.unit_rows(memory.teacher),
+                prepare(student),
+                prepare(teacher.detach()),
+                None if memory is None else prepare(memory.student),
+                None if memory is None else prepare(memory.teacher),
                 group_ids,
                 None if memory is None else memory.group_ids,
             )
             return self.compare(rows)
 
     def compare(self, rows: Rows) -> Tensor:
-        """Compute the loss of normalised rows."""
+        """Compute the loss of the rows."""
         raise NotImplementedError
 
     def _check(self, student, teacher, memory):
@@ -144,7 +147,8 @@ class PairwiseLoss(nn.Module):
             raise ConfigError(
                 f'{name} compares student with teacher directly, but their '
                 f'dimensions are {student.shape[1]} and {teacher.shape[1]}. '
-                'Add a student_projector with '
+                'Add a projector on the student (student_projector, or '
+                'projector in a lesson) with '
                 f'out_channels={teacher.shape[1]}.'
             )
         if len(student) < 2 and (memory is None or not len(memory.teacher)):

@@ -16,9 +16,13 @@ def unit_rows(rows: Tensor) -> Tensor:
     A zero row stays zero; its gradient is bounded by 1e6 times that of the
     normalised row.
     """
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        rows = rows.float()
-    return F.normalize(rows, dim=1, eps=1e-6)
+    return F.normalize(full_precision(rows), dim=1, eps=1e-6)
+
+
+def full_precision(rows: Tensor) -> Tensor:
+    """Return half-precision rows in single precision, others as they are."""
+    half = rows.dtype in (torch.float16, torch.bfloat16)
+    return rows.float() if half else rows
 
 
 def candidate_mask(

@@ -13,12 +13,12 @@ from ...errors import CheckpointError
 from ...version import __version__
 from .checkpoint import read_checkpoint, read_state_dict
 
-_STUDENT = 'student.'
+_STUDENT, _STUDENTS = 'student.', 'students.'
 _META_KEYS = ('student', 'data_preprocessor', 'epoch', 'iter')
 
 
-def export_student(source, out, meta=None):
-    """Write the student alone, as a backbone that stock configs load.
+def export_student(source, out, meta=None, student=None):
+    """Write one student alone, as a backbone that stock configs load.
 
     The keys are ``backbone.*``, so ``init_cfg=dict(type='Pretrained',
     checkpoint=..., prefix='backbone.')`` loads the file in mmpretrain and
@@ -33,33 +33,64 @@ def export_student(source, out, meta=None):
             default those that :class:`StudentExportHook` left in the
             checkpoint: the student's config, the preprocessing of its
             images, epoch and iteration.
+        student (str, optional): Which one of several, by its side.  Defaults
+            to None: the only one.
 
     Returns:
         str: The file written.
 
     Raises:
-        CheckpointError: ``source`` is unreadable or holds no student.
+        CheckpointError: ``source`` is unreadable, holds no student, none of
+            that name, or several when none is named.
     """
     if isinstance(source, torch.nn.Module):
         state, found = source.state_dict(), {}
     else:
         state = read_state_dict(source, role='distillation')
         found = read_checkpoint(source, role='distillation').get('meta') or {}
+    side = _choose_student(source, state, student)
+    prefix = _STUDENT if side is None else f'{_STUDENTS}{side}.'
     weights = {
-        f'backbone.{key[len(_STUDENT) :]}': value.detach().cpu().clone()
+        f'backbone.{key[len(prefix) :]}': value.detach().cpu().clone()
         for key, value in state.items()
-        if key.startswith(_STUDENT)
+        if key.startswith(prefix)
     }
-    if not weights:
-        raise CheckpointError(_no_student(source, state))
+    found = {**found, **found.get('students', {}).get(side, {})}
     found = {key: found[key] for key in _META_KEYS if key in found}
     found.update(meta or {}, mmcmcd_version=__version__)
     return _write(dict(state_dict=weights, meta=found), Path(out))
 
 
+def _choose_student(source, state, student):
+    """The side of the student to write, None of one that has no name."""
+    sides = {k.split('.')[1] for k in state if k.startswith(_STUDENTS)}
+    if not sides and not any(key.startswith(_STUDENT) for key in state):
+        raise CheckpointError(_no_student(source, state))
+    if student is None and len(sides) <= 1:
+        return next(iter(sides), None)
+    if student in sides:
+        return student
+    name = _name(source)
+    if not sides:
+        raise CheckpointError(
+            f'{name} holds one student only, without a name: leave '
+            f'{student!r} (--student) out.'
+        )
+    asked = 'none' if student is None else repr(student)
+    raise CheckpointError(
+        f'{name} holds the students {", ".join(sorted(sides))}, and {asked} '
+        f'of them was named. Name one: --student {min(sides)}.'
+    )
+
+
+def _name(source):
+    return f"'{source}'" if isinstance(source, (str, Path)) else 'the model'
+
+
 def _no_student(source, state):
-    name = f"'{source}'" if isinstance(source, (str, Path)) else 'the model'
-    message = f"{name} holds no student: no key begins with '{_STUDENT}'. "
+    message = (
+        f"{_name(source)} holds no student: no key begins with '{_STUDENT}'. "
+    )
     if any(key.startswith('backbone.') for key in state):
         return message + (
             "Its keys begin with 'backbone.': it is an exported student (or "

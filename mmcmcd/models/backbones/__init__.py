@@ -1,0 +1,3 @@
+from .conv_nets import ClipConvNet, TemporalConvNet
+
+__all__ = ['ClipConvNet', 'TemporalConvNet']

@@ -1,0 +1,56 @@
+"""A norm without trained parameters on a teacher's embeddings."""
+
+import torch
+from torch import Tensor, nn
+
+from mmcmcd.errors import ConfigError
+from mmcmcd.registry import MODELS
+
+
+def build_source_norm(cfg: dict, where: str) -> nn.Module:
+    """Build a norm layer that training cannot bend.
+
+    Args:
+        cfg (dict): Config of a norm layer.
+        where (str): Its place in the config, for messages.
+
+    Raises:
+        ConfigError: The layer has trained parameters.
+    """
+    norm = MODELS.build(cfg)
+    if [*norm.parameters()]:
+        raise ConfigError(
+            f'{where} has trained parameters, with which the targets could '
+            f'be changed at will: got {cfg}. Set affine=False.'
+        )
+    return norm
+
+
+def apply_source_norm(norm: nn.Module, rows: Tensor, where: str) -> Tensor:
+    """Normalise a teacher's embeddings (B, D) in the norm's precision.
+
+    Args:
+        norm (nn.Module): Of :func:`build_source_norm`.
+        rows (Tensor): Embeddings (B, D).
+        where (str): As in :func:`build_source_norm`.
+
+    Raises:
+        ConfigError: The norm is of another width.
+    """
+    width = getattr(norm, 'num_features', rows.shape[1])
+    if width != rows.shape[1]:
+        raise ConfigError(
+            f'{where} has num_features={width}, but the embeddings of the '
+            f'teacher are {rows.shape[1]} wide. Set model.{where}.'
+            f'num_features={rows.shape[1]}.'
+        )
+    # Statistics of half-precision rows would be rough.
+    with torch.autocast(rows.device.type, enabled=False):
+        return norm(rows.to(_dtype(norm)))
+
+
+def _dtype(norm):
+    return next(
+        (b.dtype for b in norm.buffers() if b.is_floating_point()),
+        torch.float32,
+    )

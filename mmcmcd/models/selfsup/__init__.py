@@ -1,0 +1,3 @@
+from .array_simclr import ArraySimCLR
+
+__all__ = ['ArraySimCLR']
