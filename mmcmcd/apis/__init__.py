@@ -1,4 +1,5 @@
 from ..models.utils import export_student
+from .cached_run import train_cached
 from .cli import load_config, run_tool, user_message
 from .few_label import (
     Draw,
@@ -24,6 +25,7 @@ __all__ = [
     'prepare_train_config',
     'run_tool',
     'test_from_config',
+    'train_cached',
     'train_from_config',
     'user_message',
 ]

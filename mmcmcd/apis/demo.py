@@ -1,16 +1,13 @@
 """The whole method on embedded data, in minutes and without a download."""
 
-import hashlib
 import time
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from mmcmcd.datasets.synthetic_rooms import write_rooms
-from mmcmcd.engine import ProgressHook
-from mmcmcd.models.utils import file_sha256
 
+from .cached_run import train_cached
 from .few_label import Draw, FewLabelStudy, few_label_table, label_list
 from .few_label_picture import draw_predictions
 
@@ -59,13 +56,13 @@ def run_demo(
     print('\n2/4 teacher: contrastive pre-training on RGB, no labels')
     teacher = work_dir / 'teacher'
     cfg = load('simclr', 'demo_simclr_rgb')
-    _train(cfg, teacher, 'SimCLR on RGB')
+    train_cached(cfg, teacher, 'SimCLR on RGB')
     print('3/4 student: distillation on unlabelled RGB-depth pairs')
     student_dir = work_dir / 'student'
     cfg = load('cmcd', 'demo_cmcd_depth')
     checkpoint = _last_checkpoint(teacher)
     cfg.model.teacher.init_cfg.checkpoint = checkpoint
-    _train(cfg, student_dir, 'CMD + CMC on pairs', checkpoint)
+    train_cached(cfg, student_dir, 'CMD + CMC on pairs', [checkpoint])
     student = (student_dir / 'last_student').read_text().strip()
     print(f'4/4 segmentation of depth from {LABELS} labels, {num_draws} draws')
     draws = [
@@ -91,26 +88,6 @@ def run_demo(
     print(f'Student: {student}')
     print(f'Time: {(time.perf_counter() - start) / 60:.1f} min')
     return results
-
-
-def _train(
-    cfg: Config, work_dir: Path, title: str, teacher: str | None = None
-) -> None:
-    """Train unless the same config and teacher were trained before."""
-    done = hashlib.sha256(cfg.pretty_text.encode())
-    if teacher is not None:
-        done.update(file_sha256(teacher).encode())
-    marker = work_dir / 'finished'
-    if marker.exists() and marker.read_text() == done.hexdigest():
-        print(f'{title}: done before, kept in {work_dir}')
-        return
-    cfg.work_dir = str(work_dir)
-    cfg.experiment_name = str(work_dir).replace('/', '_')
-    cfg.log_level = 'WARNING'
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(ProgressHook(title))
-    runner.train()
-    marker.write_text(done.hexdigest())
 
 
 def _last_checkpoint(work_dir: Path) -> str:

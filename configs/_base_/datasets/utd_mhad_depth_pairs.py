@@ -1,0 +1,69 @@
+# UTD-MHAD: skeleton (source) and depth video (target) of the same clip.
+# Subjects 1, 3, 5 to learn from; 7 is held out.
+_load = [
+    dict(
+        type='mmcmcd.OnSide', sides='source',
+        transforms=[dict(type='mmcmcd.LoadArray', axes='TVC')]),
+    dict(
+        type='mmcmcd.OnSide', sides='target',
+        transforms=[
+            dict(type='mmcmcd.LoadArray', axes='THW'),
+            # Millimetres; people stand at 2 to 4 m, 0 is no return.
+            dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
+            dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22])]),
+]
+_prepare = [
+    dict(
+        type='mmcmcd.OnSide', sides='source',
+        transforms=[
+            dict(type='mmcmcd.CenterSkeleton', joint=3, num_joints=20),
+            dict(type='mmcmcd.ResampleArray', length=64)]),
+    dict(
+        type='mmcmcd.OnSide', sides='target',
+        transforms=[dict(type='mmcmcd.ResampleArray', length=12)]),
+]
+_pack = dict(type='mmcmcd.PackPairedInputs')
+train_pipeline = [
+    *_load,
+    # The recordings start and end together, and have other rates.
+    dict(type='mmcmcd.SharedTemporalCrop', fraction=(0.7, 1.0)),
+    *_prepare,
+    dict(
+        type='mmcmcd.OnSide', sides='target',
+        transforms=[
+            dict(type='mmcmcd.RandomResizedCropClip', size=(30, 40),
+                 area_ratio=(0.6, 1.0))]),
+    _pack,
+]
+test_pipeline = [
+    *_load,
+    *_prepare,
+    dict(
+        type='mmcmcd.OnSide', sides='target',
+        transforms=[dict(type='mmcmcd.ResizeClip', size=(30, 40))]),
+    _pack,
+]
+_data = dict(
+    type='mmcmcd.UTDMHAD',
+    sides=dict(source='skeleton', target='depth'),
+    data_root='{{$MMCMCD_REALDATA:data}}/utd_mhad/')
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(**_data, subjects=(1, 3, 5), pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        **_data, subjects=(7, ), pipeline=test_pipeline, test_mode=True))
+val_evaluator = dict(type='mmcmcd.CrossModalRetrieval')
+val_cfg = dict(type='ValLoop')
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict(type='TestLoop')
+del _load, _prepare, _pack, _data

@@ -1,0 +1,24 @@
+# The control without a teacher: SimCLR on the depth videos alone.
+_base_ = './simclr_tcn_utdmhad_skeleton.py'
+
+view_pipeline = [
+    dict(type='mmcmcd.RandomTimeCrop', fraction=(0.5, 1.0)),
+    dict(type='mmcmcd.ResampleArray', length=12),
+    dict(type='mmcmcd.RandomResizedCropClip', size=(30, 40),
+         area_ratio=(0.4, 1.0)),
+    dict(type='mmcmcd.RandomJitter', std=0.05),
+]
+train_pipeline = [
+    dict(type='mmcmcd.SelectSide', side='depth'),
+    dict(type='mmcmcd.LoadArray', axes='THW'),
+    dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
+    dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22]),
+    dict(type='MultiView', num_views=2, transforms=[view_pipeline]),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(
+    dataset=dict(sides=('depth', ), pipeline=train_pipeline))
+model = dict(
+    backbone=dict(
+        type='mmcmcd.ClipConvNet', in_channels=1, channels=(16, 32, 128),
+        strides=((1, 4, 4), 2, 2)))

@@ -1,0 +1,77 @@
+"""Training runs of a study, each trained once."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmcmcd.engine import ProgressHook
+from mmcmcd.models.utils import file_sha256
+
+_RECORD = 'finished.json'
+
+
+def train_cached(
+    config: Config,
+    work_dir: str | Path,
+    title: str,
+    inputs: Sequence[str | Path] = (),
+) -> dict:
+    """Train in this process, unless the same run is there already.
+
+    A run is the same if its config and the contents of its input files are;
+    where these files lie does not matter.
+
+    Args:
+        config (Config): What to train; not changed.
+        work_dir (str | Path): Where logs, weights and the record of the run
+            go.
+        title (str): What the progress line says.
+        inputs (Sequence[str | Path]): Files named in the config, such as the
+            teacher's checkpoint.
+
+    Returns:
+        dict: ``seconds`` of training, and the last figures of validation by
+        name, e.g. ``retrieval/target2source_R@1``.
+    """
+    work_dir = Path(work_dir)
+    record = work_dir / _RECORD
+    fingerprint = _fingerprint(config, inputs)
+    if record.exists():
+        found = json.loads(record.read_text())
+        if found.pop('fingerprint') == fingerprint:
+            print(f'{title}: done before, kept in {work_dir}')
+            return found
+    cfg = copy.deepcopy(config)
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = cfg.work_dir.replace('/', '_')
+    cfg.log_level = 'WARNING'
+    progress = ProgressHook(title)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(progress)
+    runner.train()
+    result = dict(
+        seconds=progress.seconds_per_step * runner.iter, **_figures(runner)
+    )
+    record.write_text(json.dumps(dict(result, fingerprint=fingerprint)))
+    return result
+
+
+def _fingerprint(config, inputs):
+    text = config.pretty_text
+    for path in inputs:
+        text = text.replace(repr(str(path)), file_sha256(path))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _figures(runner):
+    prefix = 'val/'
+    return {
+        name.removeprefix(prefix): float(buffer.current())
+        for name, buffer in runner.message_hub.log_scalars.items()
+        if name.startswith(prefix)
+    }
