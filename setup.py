@@ -65,6 +65,7 @@ setup(
         openmmlab=read_requirements('requirements/openmmlab.txt'),
         nyu=read_requirements('requirements/optional.txt'),
         analysis=read_requirements('requirements/analysis.txt'),
+        audio=read_requirements('requirements/audio.txt'),
         test=read_requirements('requirements/tests.txt'),
     ),
     cmdclass=dict(build_py=BuildWithMim),
