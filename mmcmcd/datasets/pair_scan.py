@@ -14,11 +14,15 @@ from mmengine import fileio
 
 from mmcmcd.errors import ConfigError, DatasetError
 
+from .archives import list_arrays, split_archive_path
+
 _EMPTY = ('', None)
 
 
 class FileIndex:
     """Answers "does this file exist" by listing each folder only once.
+
+    An archive is a folder of arrays, see :mod:`mmcmcd.datasets.archives`.
 
     Args:
         backend_args (dict, optional): Of the ``mmengine.fileio`` backend.
@@ -29,16 +33,25 @@ class FileIndex:
         self._names = {}
 
     def walk(self, folder):
-        """List the files in ``folder`` and below, relative, sorted."""
-        found = sorted(
-            name.replace('\\', '/')
-            for name in fileio.list_dir_or_file(
-                folder,
-                list_dir=False,
-                recursive=True,
-                backend_args=self.backend_args,
+        """List the files in ``folder`` and below, relative, sorted.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            UnreadableFileError: It is a damaged archive.
+        """
+        archive, group = split_archive_path(folder)
+        if archive:
+            found = _arrays_below(archive, group)
+        else:
+            found = sorted(
+                name.replace('\\', '/')
+                for name in fileio.list_dir_or_file(
+                    folder,
+                    list_dir=False,
+                    recursive=True,
+                    backend_args=self.backend_args,
+                )
             )
-        )
         names = {folder: []}
         for name in found:
             parent, base = osp.split(name)
@@ -55,13 +68,18 @@ class FileIndex:
         """The files whose names differ from this at most by case."""
         folder, name = osp.split(path)
         if folder not in self._names:
-            self._names[folder] = _by_lower_case(self._list(folder))
+            self._list(folder)
         names = self._names[folder].get(name.lower(), ())
         return [path[: len(path) - len(name)] + found for found in names]
 
     def _list(self, folder):
+        self._names[folder] = {}
+        archive, _ = split_archive_path(folder)
         try:
-            return sorted(
+            if archive:
+                self.walk(archive)  # its groups, too: it is read but once
+                return
+            names = sorted(
                 fileio.list_dir_or_file(
                     folder or '.',
                     list_dir=False,
@@ -69,7 +87,20 @@ class FileIndex:
                 )
             )
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
+        self._names[folder] = _by_lower_case(names)
+
+
+def _arrays_below(archive, group):
+    """Names of the arrays in a group of an archive, relative to it."""
+    names = list_arrays(archive)
+    if not group:
+        return names
+    below = f'{group}/'
+    names = [name[len(below) :] for name in names if name.startswith(below)]
+    if not names:
+        raise FileNotFoundError(f'{archive} has no group {group}')
+    return names
 
 
 def _by_lower_case(names):
@@ -81,6 +112,8 @@ def _by_lower_case(names):
 
 class FileSpec:
     """Where the files of one side are: ``<root>/<folder>/<id><suffix>``.
+
+    The folder may be an archive, or a group in one.
 
     Args:
         name (str): Side, or ``'seg_map'``.

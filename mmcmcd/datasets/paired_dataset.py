@@ -43,7 +43,10 @@ class PairedModalityDataset(BaseDataset):
       side without a column is looked for by ``pair_id``. JSON is a list of
       objects, or ``{"metainfo": {...}, "data_list": [...]}``.
 
-    Paths are relative to ``data_root/folder``.  An item is::
+    Paths are relative to ``data_root/folder``. A ``.npz``, ``.h5`` or
+    ``.hdf5`` file in a path is a folder of arrays: ``folder='inertial.npz',
+    suffix=''`` gives paths such as ``inertial.npz/0002``, which
+    ``LoadArray`` reads.  An item is::
 
         dict(pair_id='0002', group_id='kitchen_3', group_index=17,
              sample_idx=5, sides=('source', 'target'),
@@ -95,6 +98,8 @@ class PairedModalityDataset(BaseDataset):
         source=dict(folder='rgb', suffix='.jpg'),
         target=dict(folder='depth', suffix='.png'),
     )
+    # A set with one side would have no pairs, but may have labels.
+    MIN_SIDES = 2
     # How to get the data; added to the message that they are missing.
     HOWTO = 'Set data_root to the folder that holds the data.'
 
@@ -128,7 +133,7 @@ class PairedModalityDataset(BaseDataset):
                 'and 1.'
             )
         sides = dict(self.SIDES if sides is None else sides)
-        _check_sides(sides)
+        _check_sides(sides, self.MIN_SIDES)
         self.side_specs = {
             name: _file_spec(name, data_root, spec)
             for name, spec in sides.items()
@@ -485,10 +490,10 @@ def _resolve_label(pair, classes):
     return None
 
 
-def _check_sides(sides):
-    if len(sides) < 2:
+def _check_sides(sides, least):
+    if len(sides) < least:
         raise ConfigError(
-            f'`sides` names {list(sides)}; expected two or more, e.g. '
+            f'`sides` names {list(sides)}; expected {least} or more, e.g. '
             "dict(source=dict(folder='rgb', suffix='.jpg'), "
             "target=dict(folder='depth', suffix='.png'))."
         )

@@ -264,7 +264,7 @@ def test_no_complete_pair_left(tmp_path):
 @pytest.mark.parametrize(
     'kwargs, words',
     [
-        (dict(sides=dict(source=dict(suffix='.jpg'))), 'two or more'),
+        (dict(sides=dict(source=dict(suffix='.jpg'))), '2 or more'),
         (dict(sides=dict(SIDES, label=dict(suffix='.x'))), 'label'),
         (dict(sides=dict(SIDES, third=dict(sufix='.x'))), 'sufix'),
         (dict(sides=dict(SIDES, third=dict(folder='x'))), 'suffix'),

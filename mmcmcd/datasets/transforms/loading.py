@@ -253,7 +253,7 @@ class LoadDepthFromFile(BaseTransform):
         """Return the stored (H, W) array, checked."""
         content = read_bytes(path, self.backend_args)
         if content.startswith(_NPY_MAGIC):
-            stored = _decode_npy(content, path)
+            stored = decode_npy(content, path)
         else:
             check_complete(content, path)
             stored = _decode_image(content, path)
@@ -319,7 +319,19 @@ class LoadDepthFromFile(BaseTransform):
         )
 
 
-def _decode_npy(content, path):
+def decode_npy(content, path):
+    """Decode the content of a ``.npy`` file.
+
+    Args:
+        content (bytes): The file's content.
+        path (str): Named in the message.
+
+    Returns:
+        np.ndarray: The array as it is stored.
+
+    Raises:
+        UnreadableFileError: It is truncated, or holds objects.
+    """
     try:
         # Pickled objects would run code of whoever made the file.
         return np.load(io.BytesIO(content), allow_pickle=False)

@@ -1,0 +1,475 @@
+"""Any modality that is an array: loading, resampling, normalising.
+
+In the pipeline an array is a float32 tensor, channels first and time second:
+a series is (C, T), a clip (C, T, H, W).
+"""
+
+import json
+import os.path as osp
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from torch.nn.functional import interpolate
+
+from mmcmcd.errors import ConfigError, UnreadableFileError
+from mmcmcd.registry import TRANSFORMS
+
+from ..archives import read_array, split_archive_path
+from .loading import decode_npy, read_bytes
+
+_SPACE = 'DHW'
+_DELIMITERS = ',;\t'
+
+
+def array_of(results, owner):
+    """Return the array of a results dict.
+
+    Args:
+        results (dict): With ``img``.
+        owner (object): The transform; its class is named in the message.
+
+    Returns:
+        torch.Tensor: (C, T, *space), or a spectrogram (C, mel, T).
+
+    Raises:
+        ConfigError: It is an image.
+    """
+    array = results['img']
+    if not isinstance(array, torch.Tensor) or array.ndim < 2:
+        raise ConfigError(
+            f'{type(owner).__name__}: expected a tensor (channels, time, '
+            f'...), got {type(array).__name__} of shape '
+            f'{tuple(array.shape)}. Load the file by mmcmcd.LoadArray or '
+            'mmcmcd.LoadAudio before.'
+        )
+    return array
+
+
+def timed_array_of(results, owner):
+    """Return the array of a results dict, whose second axis is time.
+
+    Args:
+        results (dict): With ``img``.
+        owner (object): The transform; its class is named in the message.
+
+    Returns:
+        torch.Tensor: (C, T, *space).
+
+    Raises:
+        ConfigError: It is an image, or a spectrogram, whose time is last.
+    """
+    array = array_of(results, owner)
+    if results.get('modality') == 'spectrogram':
+        raise ConfigError(
+            f'{type(owner).__name__}: a spectrogram is (channels, mel, '
+            'time); put this transform before mmcmcd.LogMel.'
+        )
+    return array
+
+
+def replace_array(results, array):
+    """Store a changed array and its shape in the results dict."""
+    results['img'] = array
+    results['img_shape'] = tuple(array.shape)
+    return results
+
+
+@TRANSFORMS.register_module()
+class LoadArray(BaseTransform):
+    """Load an array from ``.npy``, ``.csv``, ``.npz``, ``.h5`` or ``.hdf5``.
+
+    An array in an archive has a path like that of a file in a folder:
+    ``data/inertial.npz/a01_s1_t1``, ``data/radar.h5/day1/0007``. An archive
+    with one array needs no name behind it. A ``.csv`` file has one row per
+    position of the first axis; a first line that is no numbers is a header.
+
+    Required Keys:
+
+    - img_path
+
+    Added Keys:
+
+    - img (torch.Tensor, float32, (C, T, *space))
+    - img_shape, ori_shape
+    - modality ('series', or 'clip' with axes of space)
+    - rate (float, with ``rate``)
+
+    Args:
+        axes (str): One letter per stored axis, in stored order: 'T' is time,
+            'D', 'H' and 'W' are space; all other letters become channels,
+            flattened in stored order. 'TC' is a table with a row per time
+            step, 'TVC' a skeleton (channels x, y, z of the first joint, then
+            of the second, ...), 'THW' a video of depth, 'T' one channel.
+            Defaults to 'TC'.
+        rate (float, optional): Samples per second along T.
+        expected_channels (int, optional): Refuse arrays with another number
+            of channels.
+        invalid (str | float): What to do with NaN and infinite values:
+            'error', or the number that takes their place. Defaults to
+            'error'.
+
+    Raises:
+        ConfigError: An argument makes no sense.
+        UnreadableFileError: The file or array is missing, damaged, empty, of
+            another shape, not numeric or not finite.
+    """
+
+    def __init__(
+        self, axes='TC', rate=None, expected_channels=None, invalid='error'
+    ):
+        if axes.count('T') != 1 or len(set(axes)) != len(axes):
+            raise ConfigError(
+                f'LoadArray: axes={axes!r} must have one letter per stored '
+                "axis, all different, one of them 'T' (time)."
+            )
+        if rate is not None and not rate > 0:
+            raise ConfigError(
+                f'LoadArray: rate must be positive (samples per second), got '
+                f'{rate}.'
+            )
+        if invalid != 'error' and not np.isfinite(_as_float(invalid)):
+            raise ConfigError(
+                "LoadArray: invalid must be 'error' or a finite number, got "
+                f'{invalid!r}.'
+            )
+        self.axes = axes
+        self.rate = rate
+        self.expected_channels = expected_channels
+        self.invalid = invalid
+        self._space = [i for i, name in enumerate(axes) if name in _SPACE]
+        self._channels = [
+            i for i, name in enumerate(axes) if name not in _SPACE + 'T'
+        ]
+
+    def transform(self, results):
+        """Load ``results['img_path']`` into ``results['img']``."""
+        path = results['img_path']
+        stored = self._checked(_read(path), path)
+        array = self._channels_first(stored)
+        if self.expected_channels not in (None, array.shape[0]):
+            raise UnreadableFileError(
+                f'Wrong number of channels: {path} has {array.shape[0]} '
+                f'(shape {stored.shape}, axes {self.axes!r}), '
+                f'expected_channels is {self.expected_channels}.'
+            )
+        replace_array(results, torch.from_numpy(array))
+        results['ori_shape'] = results['img_shape']
+        results['modality'] = 'clip' if self._space else 'series'
+        if self.rate is not None:
+            results['rate'] = float(self.rate)
+        return results
+
+    def _checked(self, stored, path):
+        """Return the stored array as finite float32."""
+        if stored.ndim != len(self.axes):
+            raise UnreadableFileError(
+                f'Wrong number of axes: {path} has shape {stored.shape}, '
+                f'axes={self.axes!r} names {len(self.axes)}.'
+            )
+        if stored.size == 0:
+            raise UnreadableFileError(
+                f'Empty array: {path} has shape {stored.shape}. Restore it or '
+                'take it out of the list.'
+            )
+        if stored.dtype.kind not in 'biuf':
+            raise UnreadableFileError(
+                f'Not numeric: {path} stores {stored.dtype}; expected '
+                'integers or floats.'
+            )
+        with np.errstate(over='ignore'):  # found below as infinite
+            array = stored.astype(np.float32)
+        bad = ~np.isfinite(array)
+        if bad.any():
+            if self.invalid == 'error':
+                first = tuple(np.argwhere(bad)[0].tolist())
+                raise UnreadableFileError(
+                    f'Not finite: {path} has {bad.sum()} NaN or infinite '
+                    f'values of {bad.size}, the first at index {first} (axes '
+                    f'{self.axes!r}). Mend the file, or set '
+                    'LoadArray(invalid=0.0) to fill them.'
+                )
+            array[bad] = self.invalid
+        return array
+
+    def _channels_first(self, array):
+        """Bring the stored axes into the order (C, T, *space)."""
+        time = self.axes.index('T')
+        array = array.transpose(*self._channels, time, *self._space)
+        behind = array.shape[len(self._channels) :]
+        return np.ascontiguousarray(array.reshape(-1, *behind))
+
+    def __repr__(self):
+        return (
+            f'{self.__class__.__name__}(axes={self.axes!r}, '
+            f'rate={self.rate}, expected_channels={self.expected_channels}, '
+            f'invalid={self.invalid!r})'
+        )
+
+
+def _as_float(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def _read(path):
+    archive, name = split_archive_path(path)
+    if archive:
+        return read_array(archive, name)
+    kind = osp.splitext(path)[1].lower()
+    if kind not in ('.npy', '.csv'):
+        raise UnreadableFileError(
+            f"Unknown kind of array: {path} ends with '{kind}'; expected "
+            '.npy, .csv, or an array in a .npz, .h5 or .hdf5 archive.'
+        )
+    content = read_bytes(path)
+    if kind == '.npy':
+        return decode_npy(content, path)
+    return _decode_csv(content, path)
+
+
+def _decode_csv(content, path):
+    try:
+        text = content.decode('utf-8-sig')
+        first = text.lstrip().split('\n', 1)[0]
+        delimiter = next((d for d in _DELIMITERS if d in first), None)
+        skip = int(not _is_numbers(first, delimiter))
+        rows = [line for line in text.splitlines() if line.strip()][skip:]
+        if not rows:
+            return np.empty((0, 0))
+        return np.loadtxt(rows, delimiter=delimiter, ndmin=2)
+    except ValueError as error:
+        raise UnreadableFileError(
+            f'Cannot decode {path}: not a table of numbers ({error}).'
+        ) from error
+
+
+def _is_numbers(line, delimiter):
+    try:
+        np.array(line.split(delimiter), float)
+    except ValueError:
+        return False
+    return True
+
+
+@TRANSFORMS.register_module()
+class NormalizeArray(BaseTransform):
+    """Subtract the mean and divide by the standard deviation, by channel.
+
+    Required Keys:
+
+    - img (torch.Tensor, (C, T, *space))
+
+    Modified Keys:
+
+    - img
+
+    Args:
+        mean (Sequence[float] | float, optional): Of every channel, or of
+            all.
+        std (Sequence[float] | float, optional): The same.
+        statistics (str, optional): The file that ``python
+            tools/misc/array_statistics.py CONFIG`` writes, instead of mean
+            and std. A channel that was constant there (std 0) is only
+            shifted. It is read when the first array comes.
+        side (str, optional): Entry of ``statistics``, any name.
+
+    Raises:
+        ConfigError: Not exactly one kind of statistics is given; the file is
+            missing or another one; or it is for another number of channels.
+    """
+
+    def __init__(self, mean=None, std=None, statistics=None, side=None):
+        given = [arg is not None for arg in (mean, std, statistics, side)]
+        if given not in (
+            [True, True, False, False],
+            [False, False, True, True],
+        ):
+            raise ConfigError(
+                'NormalizeArray: give mean and std, or statistics and side '
+                f'(got mean={mean}, std={std}, statistics={statistics!r}, '
+                f'side={side!r}).'
+            )
+        if std is not None and not (np.asarray(std) > 0).all():
+            raise ConfigError(
+                f'NormalizeArray: std must be positive, got {std}.'
+            )
+        self.mean = mean
+        self.std = std
+        self.statistics = statistics
+        self.side = side
+        self._moments = None
+
+    def transform(self, results):
+        """Normalise ``results['img']``."""
+        array = array_of(results, self)
+        if self._moments is None:
+            self._moments = self._load_moments()
+        shape = (-1, *[1] * (array.ndim - 1))
+        mean, std = (values.reshape(shape) for values in self._moments)
+        if mean.shape[0] not in (1, array.shape[0]):
+            raise ConfigError(
+                f'NormalizeArray: statistics of {mean.shape[0]} channels for '
+                f'an array of {array.shape[0]} '
+                f'({results.get("img_path", "no path")}).'
+            )
+        return replace_array(results, (array - mean) / std)
+
+    def _load_moments(self):
+        mean, std = self.mean, self.std
+        if self.statistics is not None:
+            entry = read_statistics(self.statistics, self.side)
+            mean, std = entry['mean'], entry['std']
+            std = [value or 1.0 for value in std]
+        mean, std = np.atleast_1d(mean), np.atleast_1d(std)
+        if mean.ndim > 1 or mean.shape != std.shape:
+            raise ConfigError(
+                'NormalizeArray: mean and std must have one value per '
+                f'channel, got shapes {mean.shape} and {std.shape}.'
+            )
+        return [torch.tensor(x, dtype=torch.float32) for x in (mean, std)]
+
+    def __repr__(self):
+        return (
+            f'{self.__class__.__name__}(mean={self.mean}, std={self.std}, '
+            f'statistics={self.statistics!r}, side={self.side!r})'
+        )
+
+
+def read_statistics(path, side):
+    """Read mean and std of one side.
+
+    Args:
+        path (str): JSON file of ``tools/misc/array_statistics.py``.
+        side (str): The entry.
+
+    Returns:
+        dict: With the lists ``mean`` and ``std``, and how they were made.
+
+    Raises:
+        ConfigError: The file is missing, another one, or lacks the side.
+    """
+    howto = (
+        'Compute it: python tools/misc/array_statistics.py CONFIG, with the '
+        'config that you train'
+    )
+    try:
+        with open(path, encoding='utf-8') as file:
+            sides = json.load(file)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"NormalizeArray: statistics '{path}' does not exist. {howto}."
+        ) from None
+    except ValueError as error:
+        raise ConfigError(
+            f"NormalizeArray: statistics '{path}' is not valid JSON "
+            f'({error}). {howto} and --force.'
+        ) from None
+    entry = sides.get(side) if isinstance(sides, dict) else None
+    if not isinstance(entry, dict) or not {'mean', 'std'} <= entry.keys():
+        raise ConfigError(
+            f"NormalizeArray: '{path}' has no statistics of side {side!r}; "
+            f'it has {list(sides)}. {howto}.'
+        )
+    return entry
+
+
+@TRANSFORMS.register_module()
+class ResampleArray(BaseTransform):
+    """Bring the time axis to a fixed length by linear interpolation.
+
+    The first and the last sample stay where they are, as in
+    ``numpy.interp(numpy.linspace(0, T - 1, length), numpy.arange(T), x)``
+    ("align corners"). There is no low-pass filter: what is fast compared
+    with the new rate is aliased. One sample is repeated.
+
+    Required Keys:
+
+    - img (torch.Tensor, (C, T, *space))
+    - rate (optional)
+
+    Modified Keys:
+
+    - img ((C, length, *space))
+    - img_shape
+    - rate (if known)
+
+    Args:
+        length (int): Samples, 2 or more.
+
+    Raises:
+        ConfigError: ``length`` is smaller.
+    """
+
+    def __init__(self, length):
+        if not length >= 2:
+            raise ConfigError(
+                f'ResampleArray: length must be 2 or more, got {length}.'
+            )
+        self.length = length
+
+    def transform(self, results):
+        """Resample ``results['img']``."""
+        array = timed_array_of(results, self)
+        steps = array.shape[1] - 1
+        if 'rate' in results and steps:
+            results['rate'] = results['rate'] * (self.length - 1) / steps
+        rows = array.movedim(1, -1)
+        new = interpolate(
+            rows.reshape(1, -1, rows.shape[-1]),
+            self.length,
+            mode='linear',
+            align_corners=True,
+        )
+        new = new.reshape(*rows.shape[:-1], self.length).movedim(-1, 1)
+        return replace_array(results, new.contiguous())
+
+    def __repr__(self):
+        return f'{self.__class__.__name__}(length={self.length})'
+
+
+@TRANSFORMS.register_module()
+class ClampArray(BaseTransform):
+    """Scale all values, then clip them to a range.
+
+    E.g. depth of a video in millimetres to metres within a room:
+    ``ClampArray(0, 4, scale=0.001)``.
+
+    Required Keys:
+
+    - img (torch.Tensor, (C, T, *space))
+
+    Modified Keys:
+
+    - img
+
+    Args:
+        low (float): Smallest value, in the unit after scaling.
+        high (float): Largest value.
+        scale (float): Factor before. Defaults to 1.
+
+    Raises:
+        ConfigError: The range is empty.
+    """
+
+    def __init__(self, low, high, scale=1.0):
+        if not low < high:
+            raise ConfigError(
+                f'ClampArray: low < high is needed, got {low} and {high}.'
+            )
+        self.low = low
+        self.high = high
+        self.scale = scale
+
+    def transform(self, results):
+        """Scale and clip ``results['img']``."""
+        array = array_of(results, self) * self.scale
+        return replace_array(results, array.clamp_(self.low, self.high))
+
+    def __repr__(self):
+        return (
+            f'{self.__class__.__name__}(low={self.low}, high={self.high}, '
+            f'scale={self.scale})'
+        )
