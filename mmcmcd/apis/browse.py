@@ -3,19 +3,55 @@
 import os
 import os.path as osp
 import re
+from typing import NamedTuple
 
 import cv2
 import matplotlib
 import numpy as np
+import torch
 from mmengine.utils import ProgressBar
 
+from ..analysis.array_picture import array_picture, spectrum_picture
+from ..analysis.image_picture import finite_range, image_picture
+from ..datasets.transforms import OnSide
 from ..errors import ConfigError, DatasetError
 
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_SCALE = 0.4
 _CAPTION = 18
 _GAP = 4
 _MIN_WIDTH = 200
+_ARRAY_HEIGHT = 240
+_MAX_ARRAY_HEIGHT = 480
+_ARRAY_MODALITIES = ('audio', 'spectrogram', 'series', 'clip')
 _SHEET_PAIRS = 24
 _SHEET_WIDTH = 1600
+
+
+class SideView(NamedTuple):
+    """What one side, or one view of it, holds at a stage.
+
+    Attributes:
+        img (np.ndarray | torch.Tensor): An image, (H, W) or (H, W, C), any
+            type, or an array in the network's layout, see
+            :func:`mmcmcd.analysis.array_picture.array_picture`.
+        modality (str | None): As loaders set it, e.g. 'depth', 'audio'.
+        rate (float | None): Samples per second along the time of an array.
+        start (float | None): Second of the recording that a segment begins
+            with, or of the frame.
+    """
+
+    img: np.ndarray | torch.Tensor
+    modality: str | None = None
+    rate: float | None = None
+    start: float | None = None
+
+    @property
+    def is_array(self):
+        """bool: Whether it is no image; those may be tensors, too."""
+        if not isinstance(self.img, torch.Tensor):
+            return False
+        return self.img.ndim != 3 or self.modality in _ARRAY_MODALITIES
 
 
 def browse_dataset(
@@ -31,9 +67,10 @@ def browse_dataset(
     """Write one picture per pair, and a contact sheet of the first ones.
 
     A picture shows every side (depth coloured, red near to blue far, invalid
-    black), the edges of the last side, or its strokes if it is a sketch, over
-    the first, so that misalignment is seen, and the segmentation map if
-    there is one.
+    black; arrays as :func:`mmcmcd.analysis.array_picture.array_picture` says,
+    waveforms with their spectrum), the segmentation map if there is one, and
+    the edges of every further image, or its strokes if it is a sketch, over
+    the first one, so that misalignment is seen.
 
     Args:
         dataset (Dataset): Not a wrapper.
@@ -50,7 +87,7 @@ def browse_dataset(
 
     Raises:
         DatasetError: A pair cannot be loaded.
-        ConfigError: The pipeline never loads an image.
+        ConfigError: The pipeline never loads an image or array.
     """
     os.makedirs(output_dir, exist_ok=True)
     number = min(show_number or len(dataset), len(dataset))
@@ -78,7 +115,9 @@ def browse_dataset(
 
 
 def trace_pipeline(dataset, index):
-    """Run the pipeline step by step and keep the images of every stage.
+    """Run the pipeline step by step and keep what every stage holds.
+
+    Every transform of an :class:`OnSide` is a stage of its own.
 
     Args:
         dataset (Dataset): Not a wrapper.
@@ -86,30 +125,29 @@ def trace_pipeline(dataset, index):
 
     Returns:
         tuple[str, list[dict]]: Name of the pair, and one dict a stage:
-        ``name`` of the transform, ``sides`` (name to (image, is depth)),
-        ``sketches`` (names of sides), ``seg_map`` ((H, W) or None), and
-        ``aligned``, whether all show the same place (several views of one
-        image do not).
+        ``name`` of the transform, ``sides`` (name to :class:`SideView`),
+        ``seg_map`` ((H, W) or None), and ``aligned``, whether all show the
+        same place (several views of one image do not).
 
     Raises:
         DatasetError: A transform returned None.
-        ConfigError: No stage has images.
+        ConfigError: No stage has images or arrays.
     """
     results = dataset.get_data_info(index)
     name = results.get('pair_id') or _stem(results.get('img_path', index))
-    stages = []
-    for transform in dataset.pipeline.transforms:
-        title = type(transform).__name__
+    stages, starts = [], {}
+    for title, transform in _steps(dataset.pipeline.transforms):
+        starts.update(_starts(results))  # a loader takes them away
         results = transform(results)
         if results is None:
             raise DatasetError(f'{title} returned None for {name!r}.')
-        stage = _stage(title, results)
+        stage = _stage(title, results, {**starts, **_starts(results)})
         if stage is not None:
             stages.append(stage)
     if not stages:
         raise ConfigError(
-            f'The pipeline of {type(dataset).__name__} loads no image, there '
-            'is nothing to draw.'
+            f'The pipeline of {type(dataset).__name__} loads no image or '
+            'array, there is nothing to draw.'
         )
     return str(name), stages
 
@@ -128,103 +166,139 @@ def draw_stages(stages, palette=None, channel_order='BGR', caption=''):
     """
     rows = []
     for stage in stages:
-        panels = {
-            side: as_picture(img, is_depth, channel_order)
-            for side, (img, is_depth) in stage['sides'].items()
-        }
-        name, first = next(iter(panels.items()))
-        above = {k: v for k, v in panels.items() if k != name}
-        if stage['seg_map'] is not None:
-            panels['labels'] = _paint_labels(stage['seg_map'], palette)
-            above = above or {'labels': panels['labels']}
-        if stage['aligned']:
-            for name, picture in above.items():
-                if picture.shape != first.shape:
-                    continue
-                if name in stage['sketches']:
-                    title, lines = 'strokes', picture[..., 0] < 128
-                else:
-                    title, lines = 'edges', _edges(picture)
-                panels[f'{title} of {name}'] = _overlay(first, lines)
+        panels = _panels(stage, palette, channel_order)
         rows.append(_row(panels, f'{caption}  {stage["name"]}'.strip()))
     return _stack(rows, axis=0)
 
 
-def colour_depth(depth, low=2, high=98):
-    """Colour a depth map, red near to blue far, invalid (0) black.
+def _panels(stage, palette, channel_order):
+    """Pictures of one stage by their labels: sides, label map, overlays."""
+    sides = stage['sides']
+    images = {
+        name: as_picture(view, channel_order)
+        for name, view in sides.items()
+        if not view.is_array
+    }
+    heights = [len(_zoomed(picture)) for picture in images.values()]
+    height = min(max(heights, default=_ARRAY_HEIGHT), _MAX_ARRAY_HEIGHT)
+    panels = {}
+    for name, view in sides.items():
+        if not view.is_array:
+            label = _image_label(name, images[name], view.start)
+            panels[label] = _zoomed(images[name])
+            continue
+        panels[_array_label(name, view)] = as_picture(
+            view, channel_order, height
+        )
+        if view.modality == 'audio':
+            panels[f'spectrum of {name}'] = spectrum_picture(
+                view.img, view.rate, height
+            )
+    if stage['seg_map'] is not None:
+        labels = _paint_labels(stage['seg_map'], palette)
+        panels[_image_label('labels', labels)] = _zoomed(labels)
+        if len(images) == 1:
+            images['labels'] = labels
+    if stage['aligned'] and images:
+        for label, picture in _overlays(images, sides):
+            panels[_image_label(label, picture)] = _zoomed(picture)
+    return panels
+
+
+def _overlays(images, sides):
+    """Yield the lines of every further image over the first one."""
+    (_, first), *above = images.items()
+    for name, picture in above:
+        if picture.shape != first.shape:
+            continue
+        if name in sides and sides[name].modality == 'sketch':
+            title, lines = 'strokes', picture[..., 0] < 128
+        else:
+            title, lines = 'edges', _edges(picture)
+        yield f'{title} of {name}', _overlay(first, lines)
+
+
+def as_picture(view, channel_order='BGR', height=_ARRAY_HEIGHT):
+    """Show what any side holds.
 
     Args:
-        depth (np.ndarray): (H, W); any unit.
-        low (float): Percentile of the valid values that is red.
-        high (float): Percentile of the valid values that is blue.
-
-    Returns:
-        np.ndarray: (H, W, 3) uint8, BGR.
-    """
-    valid = depth != 0
-    out = np.zeros((*depth.shape, 3), np.uint8)
-    if valid.any():
-        near, far = np.percentile(depth[valid], [low, high])
-        scaled = (depth - near) / max(far - near, 1e-12)
-        colours = matplotlib.colormaps['Spectral'](np.clip(scaled, 0, 1))
-        out[valid] = (colours[..., 2::-1] * 255).astype(np.uint8)[valid]
-    return out
-
-
-def as_picture(img, is_depth=False, channel_order='BGR'):
-    """Show the image of any side.
-
-    Args:
-        img (np.ndarray): (H, W) or (H, W, C), any type, as in a pipeline.
-        is_depth (bool): Whether it is a depth map. Defaults to False.
+        view (SideView): Of a stage.
         channel_order (str): 'BGR' or 'RGB' of colour images.
+        height (int): Of the picture of an array. An image keeps its size.
 
     Returns:
         np.ndarray: (H, W, 3) uint8, BGR.
     """
-    if img.ndim == 3 and (img == img[..., :1]).all() and is_depth:
-        img = img[..., 0]
-    if img.ndim == 2 and img.dtype != np.uint8:
-        return colour_depth(img)
-    if img.ndim == 2 or img.shape[2] == 1:
-        return np.repeat(img.reshape(*img.shape[:2], 1), 3, axis=2)
-    img = img[..., :3]
-    if img.dtype != np.uint8:
-        # Normals, HHA, or a normalised image: no scale of its own is known.
-        low, high = img.min(), img.max()
-        img = ((img - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
-    return img if channel_order == 'BGR' else img[..., ::-1]
+    img = view.img
+    if view.is_array:
+        return array_picture(
+            img, view.modality, view.rate, height, channel_order
+        )
+    if isinstance(img, torch.Tensor):
+        img = img.permute(1, 2, 0).numpy()
+    return image_picture(img, view.modality == 'depth', channel_order)
 
 
-def _stage(title, results):
-    """Images of one stage; None until every side has one."""
-    if 'inputs' in results:
-        return None
+def _steps(transforms):
+    """Yield (title, transform), one step a transform of a side."""
+    for transform in transforms:
+        if not isinstance(transform, OnSide):
+            yield type(transform).__name__, transform
+            continue
+        for side in transform.sides:
+            for inner in transform.transforms:
+                title = f'{type(inner).__name__} of {side}'
+                yield title, OnSide(side, [inner])
+
+
+def _items(results):
+    """The sides of a pair by name; a single sample is one side."""
     sides = results.get('sides')
     if sides:
-        items = {s: results[s] for s in sides if s in results}
-    else:
-        items = {'input': results}
+        return {side: results[side] for side in sides if side in results}
+    return {'input': results}
+
+
+def _starts(results):
+    """Second of the recording by side, see :class:`SideView`."""
+    found = {}
+    for side, item in _items(results).items():
+        if 'segment' in item:
+            found[side] = item['segment'][0]
+        elif item.get('img_path') in item.get('frames', ()):
+            number = item['frames'].index(item['img_path'])
+            found[side] = item['frame_times'][number]
+    return found
+
+
+def _stage(title, results, starts):
+    """What the sides hold after a step; None until every side is loaded."""
+    if 'inputs' in results:
+        return None
+    items = _items(results)
     if not items or not all('img' in item for item in items.values()):
         return None
     found, aligned = {}, True
     for side, item in items.items():
-        is_depth = item.get('modality') == 'depth'
+        kind = item.get('modality'), item.get('rate'), starts.get(side)
         views = item['img']
         if isinstance(views, list):
             aligned = False
             for number, view in enumerate(views):
-                found[f'{side} {number}'] = (view.copy(), is_depth)
+                found[f'{side} {number}'] = SideView(_copy(view), *kind)
         else:
-            found[side] = (views.copy(), is_depth)
+            found[side] = SideView(_copy(views), *kind)
     seg_map = results.get('gt_seg_map')
     return dict(
         name=title,
         sides=found,
-        sketches={s for s in items if items[s].get('modality') == 'sketch'},
         seg_map=None if seg_map is None else seg_map.copy(),
         aligned=aligned,
     )
+
+
+def _copy(img):
+    return img.clone() if isinstance(img, torch.Tensor) else img.copy()
 
 
 def _select(stages, mode):
@@ -264,41 +338,68 @@ def _overlay(picture, lines):
     return out
 
 
+def _zoomed(picture):
+    """Enlarge by whole pixels, so that what is seen is what there is."""
+    zoom = -(-_MIN_WIDTH // picture.shape[1])
+    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _image_label(name, picture, start=None):
+    height, width = picture.shape[:2]
+    moment = '' if start is None else f', at {start:.2f} s'
+    return f'{name} {width}x{height}{moment}'
+
+
+def _array_label(name, view):
+    """Name, shape, rate, place in the recording, and range of an array."""
+    values = view.img.float().numpy()
+    low, high = finite_range(values)
+    words = [f'{name} {"x".join(map(str, values.shape))}']
+    if view.rate is not None:
+        words.append(f'{view.rate:.5g} Hz')
+    if view.start is not None:
+        words.append(f'from {view.start:.2f} s')
+    words.append(f'{low:.4g} to {high:.4g}')
+    wrong = values.size - np.isfinite(values).sum()
+    if wrong:
+        words.append(f'{wrong} not finite')
+    return ', '.join(words)
+
+
 def _row(panels, title):
     columns = []
-    for name, picture in panels.items():
-        height, width = picture.shape[:2]
-        # Whole pixels, so that what is seen is what there is.
-        zoom = -(-_MIN_WIDTH // width)
-        picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
-        strip = _text(f'{name} {width}x{height}', picture.shape[1])
-        columns.append(np.concatenate([strip, picture]))
+    for label, picture in panels.items():
+        strip = _text(label, picture.shape[1])
+        columns.append(_stack([strip, picture], axis=0, gap=0))
     row = _stack(columns, axis=1)
-    return np.concatenate([_text(title, row.shape[1]), row])
+    return _stack([_text(title, row.shape[1]), row], axis=0, gap=0)
 
 
 def _text(text, width):
-    strip = np.full((_CAPTION, width, 3), 255, np.uint8)
+    """A line of text; wider than asked if it needs to be."""
+    text = text.encode('ascii', 'replace').decode()
+    (needed, _), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
+    strip = np.full((_CAPTION, max(width, needed + 4), 3), 255, np.uint8)
     return cv2.putText(
         strip,
-        text.encode('ascii', 'replace').decode(),
+        text,
         (2, _CAPTION - 6),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        0.4,
+        _FONT,
+        _FONT_SCALE,
         (0, 0, 0),
         1,
         cv2.LINE_AA,
     )
 
 
-def _stack(pictures, axis):
+def _stack(pictures, axis, gap=_GAP):
     """Put pictures of any size beside or below each other."""
     size = max(p.shape[1 - axis] for p in pictures)
     parts = []
     for picture in pictures:
         pad = [(0, 0)] * 3
         pad[1 - axis] = (0, size - picture.shape[1 - axis])
-        pad[axis] = (0, _GAP)
+        pad[axis] = (0, gap)
         parts.append(np.pad(picture, pad, constant_values=255))
     return np.concatenate(parts, axis=axis)
 
@@ -318,8 +419,14 @@ def _contact_sheet(pictures):
 
 def _same_images(first, second):
     return list(first['sides']) == list(second['sides']) and all(
-        np.array_equal(img, second['sides'][side][0])
-        for side, (img, _) in first['sides'].items()
+        _equal(view.img, second['sides'][side].img)
+        for side, view in first['sides'].items()
+    )
+
+
+def _equal(first, second):
+    return type(first) is type(second) and np.array_equal(
+        first, second, equal_nan=True
     )
 
 

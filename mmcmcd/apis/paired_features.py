@@ -295,5 +295,4 @@ class _PairPictures:
         """Return the picture (H, W, 3) uint8 RGB of one file."""
         dataset, index = self._places[side, file]
         _, stages = trace_pipeline(dataset, index)
-        image, is_depth = stages[0]['sides'][side]
-        return as_picture(image, is_depth)[..., ::-1]
+        return as_picture(stages[0]['sides'][side])[..., ::-1]

@@ -2,19 +2,21 @@
 
 import copy
 import io
+import os.path as osp
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from mmengine import fileio
 from mmengine.registry import DATASETS
 from mmengine.utils import track_parallel_progress, track_progress
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mmcmcd.errors import ConfigError
 
+from .audit_report import IGNORE_INDEX, AuditReport, summarise
+from .file_facts import file_facts
 from .pair_scan import list_faults
 from .paired_dataset import PairedModalityDataset
 from .transforms import (
@@ -24,137 +26,21 @@ from .transforms import (
     SelectSide,
     SharedGeometry,
 )
-from .transforms.sketch import is_inverted
 
-IGNORE_INDEX = 255
-_STORED_AS = {
-    '1': '1-bit',
-    'F': '32-bit float',
-    'I': '32-bit integer',
-    'I;16': '16-bit grey',
-    'I;16B': '16-bit grey',
-    'L': '8-bit grey',
-    'LA': '8-bit grey with alpha',
-    'P': '8-bit palette',
-    'RGB': '8-bit RGB',
-    'RGBA': '8-bit RGBA',
-}
 # What loaders other than mmcmcd.LoadSketch often get wrong.
 _ODD_SKETCHES = ('8-bit grey with alpha', '8-bit palette', '8-bit RGBA')
-
-
-@dataclass
-class SideReport:
-    """What the files of one side are like.
-
-    Depth is described in metres, over its valid pixels.
-
-    Attributes:
-        files (int): Readable files.
-        sizes (dict[str, int]): Files by 'width x height'.
-        stored (dict[str, int]): Files by storage, e.g. '16-bit grey'.
-        minimum, maximum (float | None): Over all files.
-        mean (float | None): Mean of the files' means.
-        invalid (float | None): Fraction of invalid pixels; depth only.
-    """
-
-    files: int = 0
-    sizes: dict = field(default_factory=dict)
-    stored: dict = field(default_factory=dict)
-    minimum: float | None = None
-    maximum: float | None = None
-    mean: float | None = None
-    invalid: float | None = None
-
-
-@dataclass
-class AuditReport:
-    """Result of :func:`audit_pairs`.
-
-    Attributes:
-        name (str): Class and place of the data set.
-        pairs (int): Complete pairs.
-        decoded (int): Pairs of which every file was decoded.
-        sides (dict[str, SideReport]): By name of the side.
-        labels (dict[int, int]): Pixels by id over all segmentation maps.
-        faults (dict[str, list[str]]): Names by kind of fault.
-        notes (dict[str, list[str]]): The same for what is odd, no fault.
-    """
-
-    name: str
-    pairs: int = 0
-    decoded: int = 0
-    sides: dict = field(default_factory=dict)
-    labels: dict = field(default_factory=dict)
-    faults: dict = field(default_factory=dict)
-    notes: dict = field(default_factory=dict)
-
-    @property
-    def clean(self):
-        """bool: Whether there is no fault."""
-        return not self.faults
-
-    def to_dict(self):
-        """Return plain dicts and lists, for JSON."""
-        return {**asdict(self), 'clean': self.clean}
-
-    def format(self):
-        """Return the report as text for a terminal."""
-        lines = [
-            self.name,
-            f'complete pairs: {self.pairs}, decoded: {self.decoded}',
-        ]
-        rows = [('side', 'files', 'width x height', 'stored as')]
-        rows[0] += ('min / mean / max', 'invalid')
-        for name, side in self.sides.items():
-            values, invalid = '-', '-'
-            if side.files:
-                unit = '' if side.invalid is None else ' m'
-                values = (
-                    f'{side.minimum:.4g} / {side.mean:.4g} / '
-                    f'{side.maximum:.4g}{unit}'
-                )
-            if side.invalid is not None:
-                invalid = f'{side.invalid:.2%}'
-            rows.append(
-                (
-                    name,
-                    str(side.files),
-                    _histogram(side.sizes),
-                    _histogram(side.stored),
-                    values,
-                    invalid,
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = zip(row, widths, strict=True)
-            lines.append('  '.join(f'{c:{w}}' for c, w in cells).rstrip())
-        if self.labels:
-            ids = sorted(set(self.labels) - {IGNORE_INDEX})
-            share = self.labels.get(IGNORE_INDEX, 0) / sum(
-                self.labels.values()
-            )
-            span = f'{ids[0]}..{ids[-1]}' if ids else 'none'
-            lines.append(
-                f'label ids: {len(ids)} ({span}), unlabelled: {share:.2%}'
-            )
-        for title, table in (('note', self.notes), ('FAULT', self.faults)):
-            for kind, names in table.items():
-                lines.append(f'{title}: {kind}: {len(names)}')
-                lines += [f'    {name}' for name in names[:5]]
-                if len(names) > 5:
-                    lines.append(f'    and {len(names) - 5} more')
-        lines.append('no faults' if self.clean else 'FAULTY')
-        return '\n'.join(lines)
+# Seconds; durations in lists are rounded.
+_DURATION_SLACK = 0.05
 
 
 def audit_pairs(dataset, max_files=None, num_workers=1, progress=False):
     """Check every pair of a data set, and decode every file.
 
     Files are read by the loading transforms of the data set's own pipeline
-    (unchanged pixels where there are none), so whatever would stop training
-    is found, for example a wrong bit depth.
+    (images without any as unchanged pixels; other files without any are not
+    read), so whatever would stop training is found, for example a wrong bit
+    depth or a silent clip. Audio is described as it is stored, whatever
+    segment its loader takes, and of several frames all are read.
 
     Args:
         dataset (Dataset | dict): A data set or the config of one:
@@ -188,15 +74,23 @@ def audit_pairs(dataset, max_files=None, num_workers=1, progress=False):
         results = track_progress(check, chosen, file=_stream(progress))
     report.decoded = sum(not result['unreadable'] for result in results)
     for name in check.sides:
-        seen = [r['sides'][name] for r in results if name in r['sides']]
-        report.sides[name] = _summarise(seen)
+        seen = [facts for r in results for facts in r['sides'].get(name, ())]
+        report.sides[name] = summarise(seen)
     report.labels = dict(sum((r['labels'] for r in results), Counter()))
     for result in results:
         for kind, detail in result['unreadable'] + result['faults']:
             report.faults.setdefault(kind, []).append(detail)
         for kind, detail in result['notes']:
             report.notes.setdefault(kind, []).append(detail)
-    _find_odd_storage(report, results)
+    for name, side in report.sides.items():
+        # Depth stored in two ways means two units for equal values.
+        if side.kind == 'depth':
+            _find_odd(report, results, name, 'stored', '{} not stored as {}')
+        # No batch takes two numbers of channels.
+        if side.kind == 'array':
+            _find_odd(
+                report, results, name, 'channels', '{} not of {} channels'
+            )
     return report
 
 
@@ -229,42 +123,87 @@ class _PairCheck:
             notes=[],
         )
         sizes = {}
+        items = self._items(pair)
         for side in self.sides:
-            try:
-                stats = _file_stats(self.loaders[side], pair[side])
-            except ConfigError:
-                raise
-            except Exception as error:
-                result['unreadable'].append(
-                    (
-                        f'unreadable {side} file',
-                        f'{pair["pair_id"]}: {type(error).__name__}: {error}',
-                    )
+            loaders = self.loaders[side] or _default_loaders(pair[side])
+            if loaders is None:
+                what = f'{side} not read: no transform of the pipeline does'
+                result['notes'].append(
+                    (what, f'{pair["pair_id"]}: {pair[side]}')
                 )
                 continue
-            result['sides'][side] = stats
-            sizes[side] = stats['size']
-            if stats['inverted'] is not None:
-                self._check_sketch(pair, side, stats, result)
-            if stats['invalid'] == 1:
-                result['faults'].append(
-                    (f'no valid pixel in {side}', pair['pair_id'])
-                )
+            for item in _frames(items[side]):
+                facts = self._read(loaders, item, side, result)
+                if facts is None:
+                    continue
+                result['sides'].setdefault(side, []).append(facts)
+                if facts.size is not None:
+                    sizes[side] = facts.size
         if 'seg_map' in pair:
             self._check_labels(pair, sizes, result)
-        if len(set(sizes.values())) > 1:
+        if len(set(sizes.values())) > 1 and not result['unreadable']:
             self._check_sizes(pair, sizes, result)
         return result
 
-    def _check_sketch(self, pair, side, stats, result):
+    def _items(self, pair):
+        """What the loaders of every side get."""
+        if self.make_item is not None:
+            return self.make_item(pair)
+        return dict(img=pair['item'])
+
+    def _read(self, loaders, item, side, result):
+        """Return the facts of one file, None if it is unreadable."""
+        pair_id, listed = result['pair_id'], item.get('duration')
+        try:
+            facts = file_facts(loaders, item)
+        except ConfigError:
+            raise
+        except Exception as error:
+            result['unreadable'].append(
+                (
+                    f'unreadable {side} file',
+                    f'{pair_id}: {type(error).__name__}: {error}',
+                )
+            )
+            return None
+        if facts.inverted is not None:
+            self._check_sketch(pair_id, side, facts, result)
+        if facts.invalid == 1:
+            result['faults'].append((f'no valid pixel in {side}', pair_id))
+        where = f'{pair_id}: {facts.path}'
+        if facts.not_finite:
+            what = f'values of {side} that are not finite'
+            detail = f'{where}: {facts.not_finite} of them'
+            result['faults'].append((what, detail))
+        if facts.clipped:
+            result['notes'].append((f'clipped {side}', where))
+        if facts.silent:
+            result['notes'].append((f'silent {side}', where))
+        if facts.kind == 'audio' and listed is not None:
+            self._check_duration(listed, facts, where, result)
+        return facts
+
+    @staticmethod
+    def _check_duration(listed, facts, where, result):
+        """Segments are drawn by the duration of a list."""
+        lasts = facts.length / facts.rate
+        if abs(lasts - listed) > _DURATION_SLACK:
+            result['notes'].append(
+                (
+                    'duration of sound differs from the list',
+                    f'{where}: {lasts:.2f} s, listed {listed:.2f} s',
+                )
+            )
+
+    def _check_sketch(self, pair_id, side, facts, result):
         """Find light strokes on dark paper, and unusual storage."""
-        if stats['inverted']:
+        if facts.inverted:
             kind = 'faults' if side in self.no_inverted else 'notes'
             what = f'inverted sketch in {side} (white on black)'
-            result[kind].append((what, pair['pair_id']))
-        if stats['stored'] in _ODD_SKETCHES:
-            what = f'{side} stored as {stats["stored"]}'
-            result['notes'].append((what, pair['pair_id']))
+            result[kind].append((what, pair_id))
+        if facts.stored in _ODD_SKETCHES:
+            what = f'{side} stored as {facts.stored}'
+            result['notes'].append((what, pair_id))
 
     def _check_labels(self, pair, sizes, result):
         try:
@@ -308,18 +247,22 @@ class _PairCheck:
         words = ', '.join(f'{k} {w}x{h}' for k, (w, h) in sizes.items())
         entry = ('sizes differ within a pair', f'{pair["pair_id"]}: {words}')
         is_pair = self.make_item is not None
-        if is_pair and self.has_pipeline and self._sizes_do_no_harm(pair):
+        if (
+            is_pair
+            and self.has_pipeline
+            and self._sizes_do_no_harm(pair, set(sizes) & set(self.sides))
+        ):
             result['notes'].append(entry)
         else:
             result['faults'].append(entry)
 
-    def _sizes_do_no_harm(self, pair):
+    def _sizes_do_no_harm(self, pair, images):
         if self.before_sharing is None:
             return True
         item = self.make_item(pair)
         for transform in self.before_sharing:
             item = transform(item)
-        shapes = {item[side]['img'].shape[:2] for side in self.sides}
+        shapes = {item[side]['img'].shape[:2] for side in images}
         if 'gt_seg_map' in item:
             shapes.add(item['gt_seg_map'].shape[:2])
         return len(shapes) == 1
@@ -349,7 +292,8 @@ def _pairs_of(dataset):
                 'PairedModalityDataset, or items with img_path (and '
                 'seg_map_path).'
             )
-        pair = dict(pair_id=info['img_path'], img=info['img_path'])
+        path = info['img_path']
+        pair = dict(pair_id=path, img=path, item=info)
         if 'seg_map_path' in info:
             pair['seg_map'] = info['seg_map_path']
         pairs.append(pair)
@@ -382,7 +326,20 @@ def _loaders(transforms, side):
             found += transform.transforms
         elif isinstance(transform, SelectSide) and side == transform.side:
             return list(transforms[number + 1 :])
-    return found or [LoadImageStrict(color_type='unchanged')]
+    return found
+
+
+def _default_loaders(path):
+    """Read an image that nothing loads; None for other kinds of files."""
+    if osp.splitext(path)[1].lower() in Image.registered_extensions():
+        return [LoadImageStrict(color_type='unchanged')]
+    return None
+
+
+def _frames(item):
+    """The item itself, or one for each of its frames."""
+    frames = item.get('frames') or [item['img_path']]
+    return [{**item, 'img_path': path} for path in frames]
 
 
 def _accept_inverted(loaders):
@@ -407,79 +364,22 @@ def _before_sharing(transforms):
     return None
 
 
-def _file_stats(loaders, path):
-    item = dict(img_path=path)
-    for transform in loaders:
-        item = transform(item)
-        if item is None:
-            raise ValueError(f'{type(transform).__name__} returned None')
-        if 'img' in item:
-            break
-    img = item['img']
-    values, invalid, inverted = img, None, None
-    if item.get('modality') == 'depth':
-        values = img[img > 0]
-        invalid = 1 - values.size / img.size
-    elif item.get('modality') == 'sketch':
-        inverted = is_inverted(img)
-    return dict(
-        size=img.shape[1::-1],
-        stored=_stored_as(path),
-        minimum=float(values.min()) if values.size else None,
-        maximum=float(values.max()) if values.size else None,
-        mean=float(values.mean(dtype=float)) if values.size else None,
-        invalid=invalid,
-        inverted=inverted,
-    )
-
-
-def _stored_as(path):
-    content = io.BytesIO(fileio.get(path))
-    try:
-        mode = Image.open(content).mode
-        return _STORED_AS.get(mode, mode)
-    except UnidentifiedImageError:
-        return path.rsplit('.', 1)[-1]
-
-
-def _summarise(files):
-    side = SideReport(
-        files=len(files),
-        sizes=dict(Counter(f'{w}x{h}' for w, h in (f['size'] for f in files))),
-        stored=dict(Counter(f['stored'] for f in files)),
-    )
-
-    def known(key):
-        return [f[key] for f in files if f[key] is not None]
-
-    if known('mean'):
-        side.minimum = min(known('minimum'))
-        side.maximum = max(known('maximum'))
-        side.mean = float(np.mean(known('mean')))
-    if known('invalid'):
-        side.invalid = float(np.mean(known('invalid')))
-    return side
-
-
-def _find_odd_storage(report, results):
-    """Depth stored in two ways means two units for equal values."""
-    for name, side in report.sides.items():
-        if side.invalid is None or len(side.stored) < 2:
-            continue
-        usual = max(side.stored, key=side.stored.get)
-        report.faults[f'{name} not stored as {usual} like most'] = [
-            f'{r["pair_id"]}: {r["sides"][name]["stored"]}'
-            for r in results
-            if name in r['sides'] and r['sides'][name]['stored'] != usual
-        ]
-
-
-def _histogram(counts, most=3):
-    top = Counter(counts).most_common()
-    words = [f'{key} ({number})' for key, number in top[:most]]
-    if len(top) > most:
-        words.append(f'{len(top) - most} others')
-    return ', '.join(words) or '-'
+def _find_odd(report, results, side, key, what):
+    """Report files of one side that differ in one fact from most."""
+    found = [
+        (r['pair_id'], facts)
+        for r in results
+        for facts in r['sides'].get(side, ())
+    ]
+    counts = Counter(getattr(facts, key) for _, facts in found)
+    if len(counts) < 2:
+        return
+    usual = counts.most_common(1)[0][0]
+    report.faults[f'{what.format(side, usual)} like most'] = [
+        f'{pair_id}: {getattr(facts, key)}: {facts.path}'
+        for pair_id, facts in found
+        if getattr(facts, key) != usual
+    ]
 
 
 class _Throttled:

@@ -163,7 +163,9 @@ def test_depth_stored_in_two_ways(root):
     del steps[1]['transforms'][0]['expected_dtype']
     report = audit_pairs(config(root, pipeline=steps))
     assert report.faults == {
-        'target not stored as 16-bit grey like most': ['2: 8-bit grey']
+        'target not stored as 16-bit grey like most': [
+            f'2: 8-bit grey: {root}/depth/2.png'
+        ]
     }
 
 

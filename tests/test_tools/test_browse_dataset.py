@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcmcd.apis import run_tool
-from mmcmcd.apis.browse import colour_depth, draw_stages, trace_pipeline
+from mmcmcd.apis.browse import draw_stages, trace_pipeline
 from mmcmcd.datasets import PairedModalityDataset
 
 REPO = Path(__file__).resolve().parents[2]
@@ -206,16 +206,6 @@ def test_sketches_are_grey_and_their_strokes_lie_over_the_photo(tmp_path):
     np.testing.assert_array_equal(target, sketch[..., None].repeat(3, 2))
     red = (strokes == (0, 0, 255)).all(axis=-1)
     np.testing.assert_array_equal(red, sketch == 0)
-
-
-def test_colour_depth():
-    depth = np.array([[0, 1, 2, 3]], np.float32)
-    colours = colour_depth(depth, 0, 100).astype(int)
-    assert colours[0, 0].tolist() == [0, 0, 0]
-    assert colours[0, 1, 2] > colours[0, 1, 0]
-    assert colours[0, 3, 2] < colours[0, 3, 0]
-    assert not colour_depth(np.zeros((2, 2), np.float32)).any()
-    assert colour_depth(np.full((2, 2), 3.0)).any()
 
 
 def test_user_errors(config, monkeypatch, capsys, tmp_path):
