@@ -1,4 +1,5 @@
-# Step 3, full fine-tuning of a depth-video student; see inertial_utdmhad_ft.py.
+# Step 3, full fine-tuning of a depth-video student, as that of
+# inertial_utdmhad_ft.py.
 _base_ = './inertial_utdmhad_ft.py'
 
 _load = [
@@ -10,7 +11,7 @@ _load = [
 train_pipeline = [
     *_load,
     dict(type='mmcmcd.RandomTimeCrop', fraction=(0.7, 1.0)),
-    dict(type='mmcmcd.ResampleArray', length=12),
+    dict(type='mmcmcd.ResampleArray', length=12, mode='nearest'),
     dict(type='mmcmcd.RandomResizedCropClip', size=(30, 40),
          area_ratio=(0.6, 1.0)),
     dict(type='PackInputs'),

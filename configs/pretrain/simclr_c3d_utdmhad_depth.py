@@ -3,7 +3,7 @@ _base_ = './simclr_tcn_utdmhad_skeleton.py'
 
 view_pipeline = [
     dict(type='mmcmcd.RandomTimeCrop', fraction=(0.5, 1.0)),
-    dict(type='mmcmcd.ResampleArray', length=12),
+    dict(type='mmcmcd.ResampleArray', length=12, mode='nearest'),
     dict(type='mmcmcd.RandomResizedCropClip', size=(30, 40),
          area_ratio=(0.4, 1.0)),
     dict(type='mmcmcd.RandomJitter', std=0.05),

@@ -20,7 +20,8 @@ _prepare = [
             dict(type='mmcmcd.ResampleArray', length=64)]),
     dict(
         type='mmcmcd.OnSide', sides='target',
-        transforms=[dict(type='mmcmcd.ResampleArray', length=12)]),
+        transforms=[
+            dict(type='mmcmcd.ResampleArray', length=12, mode='nearest')]),
 ]
 _pack = dict(type='mmcmcd.PackPairedInputs')
 train_pipeline = [

@@ -29,7 +29,7 @@ _prepare = [
         transforms=[
             dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
             dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22]),
-            dict(type='mmcmcd.ResampleArray', length=12),
+            dict(type='mmcmcd.ResampleArray', length=12, mode='nearest'),
             dict(type='mmcmcd.ResizeClip', size=(30, 40))]),
     dict(type='mmcmcd.PackPairedInputs'),
 ]

@@ -378,12 +378,15 @@ def read_statistics(path, side):
 
 @TRANSFORMS.register_module()
 class ResampleArray(BaseTransform):
-    """Bring the time axis to a fixed length by linear interpolation.
+    """Bring the time axis to a fixed length by interpolation.
 
     The first and the last sample stay where they are, as in
     ``numpy.interp(numpy.linspace(0, T - 1, length), numpy.arange(T), x)``
     ("align corners"). There is no low-pass filter: what is fast compared
     with the new rate is aliased. One sample is repeated.
+
+    Clips of depth need 'nearest': a mean of two frames shows what moves
+    twice, and false depth around holes.
 
     Required Keys:
 
@@ -398,17 +401,25 @@ class ResampleArray(BaseTransform):
 
     Args:
         length (int): Samples, 2 or more.
+        mode (str): 'linear', or 'nearest' (the later of two that are equally
+            near). Defaults to 'linear'.
 
     Raises:
-        ConfigError: ``length`` is smaller.
+        ConfigError: ``length`` is smaller, or the mode unknown.
     """
 
-    def __init__(self, length):
+    def __init__(self, length, mode='linear'):
         if not length >= 2:
             raise ConfigError(
                 f'ResampleArray: length must be 2 or more, got {length}.'
             )
+        if mode not in ('linear', 'nearest'):
+            raise ConfigError(
+                "ResampleArray: mode must be 'linear' or 'nearest', got "
+                f'{mode!r}.'
+            )
         self.length = length
+        self.mode = mode
 
     def transform(self, results):
         """Resample ``results['img']``."""
@@ -416,6 +427,14 @@ class ResampleArray(BaseTransform):
         steps = array.shape[1] - 1
         if 'rate' in results and steps:
             results['rate'] = results['rate'] * (self.length - 1) / steps
+        resample = self._nearest if self.mode == 'nearest' else self._linear
+        return replace_array(results, resample(array).contiguous())
+
+    def _nearest(self, array):
+        places = torch.linspace(0, array.shape[1] - 1, self.length)
+        return array[:, (places + 0.5).long()]
+
+    def _linear(self, array):
         rows = array.movedim(1, -1)
         new = interpolate(
             rows.reshape(1, -1, rows.shape[-1]),
@@ -423,11 +442,13 @@ class ResampleArray(BaseTransform):
             mode='linear',
             align_corners=True,
         )
-        new = new.reshape(*rows.shape[:-1], self.length).movedim(-1, 1)
-        return replace_array(results, new.contiguous())
+        return new.reshape(*rows.shape[:-1], self.length).movedim(-1, 1)
 
     def __repr__(self):
-        return f'{self.__class__.__name__}(length={self.length})'
+        return (
+            f'{self.__class__.__name__}(length={self.length}, '
+            f'mode={self.mode!r})'
+        )
 
 
 @TRANSFORMS.register_module()

@@ -282,6 +282,15 @@ def test_resample_equals_numpy(old, new, space):
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('old,new', [(5, 9), (9, 5), (7, 7), (1, 3)])
+def test_nearest_resampling_invents_no_values(old, new):
+    clip = torch.randn(2, old, 3, 4)
+    out = run(ResampleArray(new, 'nearest'), clip)
+    for step, place in enumerate(np.linspace(0, old - 1, new)):
+        near = int(np.floor(place + 0.5))
+        assert torch.equal(out[:, step], clip[:, near])
+
+
 def test_resample_keeps_first_and_last_and_tells_the_rate():
     array = torch.arange(11.0)[None]
     results = ResampleArray(21)(dict(img=array, rate=10.0))
@@ -291,6 +300,8 @@ def test_resample_keeps_first_and_last_and_tells_the_rate():
     assert results['img_shape'] == (1, 21)
     with pytest.raises(ConfigError, match='2 or more'):
         ResampleArray(1)
+    with pytest.raises(ConfigError, match='linear'):
+        ResampleArray(4, mode='cubic')
 
 
 def test_clamp():

@@ -1,0 +1,27 @@
+# Step 3 on spoken digits: a quarter-width ResNet-18, all labels unless
+# train_dataloader.dataset.labels_per_class says otherwise.
+_base_ = [
+    '../_base_/models/cls_resnet50_audio.py',
+    '../_base_/datasets/digits_av_cls.py',
+    '../_base_/cls_runtime.py',
+    '../_base_/schedules/cls_finetune.py',
+]
+model = dict(
+    data_preprocessor=dict(
+        num_classes=10,
+        mel=dict(
+            sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40),
+        spec_augment=dict(freq_mask=8, time_mask=16)),
+    backbone=dict(depth=18, stem_channels=16, base_channels=16),
+    head=dict(num_classes=10, in_channels=128))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=30, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=170, begin=30, end=200,
+         by_epoch=False),
+]
+train_cfg = dict(max_iters=200, val_interval=200)
+default_hooks = dict(
+    knn=dict(
+        type='mmcmcd.KNNHook', bank_dataloader={{_base_.bank_dataloader}}),
+    checkpoint=dict(interval=200))
+auto_scale_lr = dict(base_batch_size=32)
