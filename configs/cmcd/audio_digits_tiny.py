@@ -15,7 +15,8 @@ model = dict(
             _delete_=True,
             type='mmcmcd.AudioDataPreprocessor',
             mel=dict(
-                sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40))),
+                sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40),
+            mean=-54., std=23.)),
     teacher=dict(**_net, init_cfg=dict(checkpoint=_teacher)),
     source_norm=dict(num_features=128),
     student=_net,

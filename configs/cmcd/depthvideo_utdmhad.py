@@ -11,6 +11,7 @@ model = dict(
     student=dict(
         type='mmcmcd.ClipConvNet', in_channels=1, channels=(16, 32, 128),
         strides=((1, 4, 4), 2, 2)))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=5, by_epoch=True,
          convert_to_iter_based=True),

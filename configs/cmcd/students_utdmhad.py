@@ -9,6 +9,7 @@ _teacher = 'work_dirs/simclr_tcn_utdmhad_skeleton/epoch_100.pth'
 model = dict(
     teachers=dict(
         skeleton=dict(backbone=dict(init_cfg=dict(checkpoint=_teacher)))))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=5, by_epoch=True,
          convert_to_iter_based=True),

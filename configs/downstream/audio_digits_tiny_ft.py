@@ -11,6 +11,7 @@ model = dict(
         num_classes=10,
         mel=dict(
             sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40),
+        mean=-54., std=23.,
         spec_augment=dict(freq_mask=8, time_mask=16)),
     backbone=dict(depth=18, stem_channels=16, base_channels=16),
     head=dict(num_classes=10, in_channels=128))

@@ -21,6 +21,7 @@ model = dict(
         _delete_=True,
         type='mmcmcd.AudioDataPreprocessor',
         mel=dict(sampling_rate=8000, n_fft=256, hop_length=80, n_mels=40),
+        mean=-54., std=23.,
         spec_augment=dict(freq_mask=8, time_mask=16)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=4, by_epoch=True,

@@ -75,7 +75,7 @@ def cmcd(cmd=None, cmc=None):
 
 
 # Four settings for every method.
-CMD_TEMPERATURES = ((0.05, 0.1), (0.1, 0.1), (0.1, 0.2), (0.2, 0.2))
+CMD_TEMPERATURES = ((0.1, 0.1), (0.1, 0.2), (0.2, 0.2), (0.4, 0.4))
 GRID = {
     CONTROL: [
         {'model.head.temperature': t, RATE: rate}
@@ -89,11 +89,11 @@ GRID = {
     ],
     'CMD within': [cmcd(cmd=('within', *t)) for t in CMD_TEMPERATURES],
     'CMD cross': [cmcd(cmd=('cross', *t)) for t in CMD_TEMPERATURES],
-    'CMC': [cmcd(cmc=t) for t in (0.05, 0.1, 0.2, 0.4)],
+    'CMC': [cmcd(cmc=t) for t in (0.1, 0.2, 0.4, 0.8)],
     'CMD + CMC': [
-        cmcd(cmd=('within', 0.1, student), cmc=cmc)
-        for student in (0.1, 0.2)
-        for cmc in (0.1, 0.2)
+        cmcd(cmd=('within', *t), cmc=cmc)
+        for t in ((0.1, 0.2), (0.2, 0.2))
+        for cmc in (0.2, 0.4)
     ],
 }
 

@@ -22,15 +22,21 @@ _prepare = [
             dict(type='mmcmcd.NormalizeArray',
                  mean=[-0.642, -0.276, -0.079, 5.35, -3.66, -0.53],
                  std=[0.725, 0.519, 0.579, 93.8, 113.6, 114.1])]),
-    dict(type='mmcmcd.PackPairedInputs'),
 ]
+_pack = dict(type='mmcmcd.PackPairedInputs')
 train_pipeline = [
     *_load,
     # The recordings start and end together, and have other rates.
     dict(type='mmcmcd.SharedTemporalCrop', fraction=(0.7, 1.0)),
     *_prepare,
+    dict(
+        type='mmcmcd.OnSide', sides='target',
+        transforms=[
+            dict(type='mmcmcd.RandomChannelScale', std=0.2),
+            dict(type='mmcmcd.RandomJitter', std=0.05)]),
+    _pack,
 ]
-test_pipeline = [*_load, *_prepare]
+test_pipeline = [*_load, *_prepare, _pack]
 _data = dict(
     type='mmcmcd.UTDMHAD',
     sides=dict(source='skeleton', target='inertial'),
@@ -54,4 +60,4 @@ val_cfg = dict(type='ValLoop')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict(type='TestLoop')
-del _load, _prepare, _data
+del _load, _prepare, _pack, _data

@@ -33,11 +33,18 @@ _prepare = [
             dict(type='mmcmcd.ResizeClip', size=(30, 40))]),
     dict(type='mmcmcd.PackPairedInputs'),
 ]
+_augment = dict(
+    type='mmcmcd.OnSide', sides='inertial',
+    transforms=[
+        dict(type='mmcmcd.RandomChannelScale', std=0.2),
+        dict(type='mmcmcd.RandomJitter', std=0.05)])
 train_pipeline = [
     *_load,
     # The recordings start and end together, and have other rates.
     dict(type='mmcmcd.SharedTemporalCrop', fraction=(0.7, 1.0)),
-    *_prepare,
+    *_prepare[:-1],
+    _augment,
+    _prepare[-1],
 ]
 test_pipeline = [*_load, *_prepare]
 _data = dict(
@@ -68,4 +75,4 @@ val_cfg = dict(type='ValLoop')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict(type='TestLoop')
-del _load, _prepare, _data
+del _load, _prepare, _augment, _data

@@ -4,13 +4,7 @@ _lesson = dict(
     teacher='skeleton',
     # As wide as the teacher's embedding, because CMC compares the two.
     projector=dict(
-        type='NonLinearNeck',
-        in_channels=128,
-        hid_channels=128,
-        out_channels=128,
-        num_layers=2,
-        with_avg_pool=True,
-        norm_cfg=dict(type='BN1d')),
+        type='LinearNeck', in_channels=128, out_channels=128, gap_dim=2),
     losses=dict(
         cmcd=dict(
             type='mmcmcd.CMCDLoss',
