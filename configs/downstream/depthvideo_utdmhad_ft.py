@@ -5,8 +5,9 @@ _base_ = './inertial_utdmhad_ft.py'
 _load = [
     dict(type='mmcmcd.SelectSide', side='depth'),
     dict(type='mmcmcd.LoadArray', axes='THW'),
-    dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
-    dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22]),
+    dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3,
+         missing=4.),
+    dict(type='mmcmcd.NormalizeArray', mean=[3.91], std=[0.31]),
 ]
 train_pipeline = [
     *_load,

@@ -6,13 +6,13 @@ view_pipeline = [
     dict(type='mmcmcd.ResampleArray', length=12, mode='nearest'),
     dict(type='mmcmcd.RandomResizedCropClip', size=(30, 40),
          area_ratio=(0.4, 1.0)),
-    dict(type='mmcmcd.RandomJitter', std=0.05),
 ]
 train_pipeline = [
     dict(type='mmcmcd.SelectSide', side='depth'),
     dict(type='mmcmcd.LoadArray', axes='THW'),
-    dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
-    dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22]),
+    dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3,
+         missing=4.),
+    dict(type='mmcmcd.NormalizeArray', mean=[3.91], std=[0.31]),
     dict(type='MultiView', num_views=2, transforms=[view_pipeline]),
     dict(type='PackInputs'),
 ]

@@ -8,9 +8,10 @@ _load = [
         type='mmcmcd.OnSide', sides='target',
         transforms=[
             dict(type='mmcmcd.LoadArray', axes='THW'),
-            # Millimetres; people stand at 2 to 4 m, 0 is no return.
-            dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
-            dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22])]),
+            # Millimetres; people stand at 2 to 4 m, no return is far.
+            dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3,
+                 missing=4.),
+            dict(type='mmcmcd.NormalizeArray', mean=[3.91], std=[0.31])]),
 ]
 _prepare = [
     dict(

@@ -27,8 +27,9 @@ _prepare = [
     dict(
         type='mmcmcd.OnSide', sides='depth',
         transforms=[
-            dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3),
-            dict(type='mmcmcd.NormalizeArray', mean=[2.06], std=[0.22]),
+            dict(type='mmcmcd.ClampArray', low=2., high=4., scale=1e-3,
+                 missing=4.),
+            dict(type='mmcmcd.NormalizeArray', mean=[3.91], std=[0.31]),
             dict(type='mmcmcd.ResampleArray', length=12, mode='nearest'),
             dict(type='mmcmcd.ResizeClip', size=(30, 40))]),
     dict(type='mmcmcd.PackPairedInputs'),

@@ -455,8 +455,8 @@ class ResampleArray(BaseTransform):
 class ClampArray(BaseTransform):
     """Scale all values, then clip them to a range.
 
-    E.g. depth of a video in millimetres to metres within a room:
-    ``ClampArray(0, 4, scale=0.001)``.
+    E.g. depth of a video in millimetres to metres within a room, no return
+    being as far as the wall: ``ClampArray(1, 4, scale=0.001, missing=4)``.
 
     Required Keys:
 
@@ -470,12 +470,15 @@ class ClampArray(BaseTransform):
         low (float): Smallest value, in the unit after scaling.
         high (float): Largest value.
         scale (float): Factor before. Defaults to 1.
+        missing (float, optional): What takes the place of zeros, which mean
+            "no measurement"; in the unit after scaling. Defaults to None:
+            zeros are values like others.
 
     Raises:
         ConfigError: The range is empty.
     """
 
-    def __init__(self, low, high, scale=1.0):
+    def __init__(self, low, high, scale=1.0, missing=None):
         if not low < high:
             raise ConfigError(
                 f'ClampArray: low < high is needed, got {low} and {high}.'
@@ -483,14 +486,18 @@ class ClampArray(BaseTransform):
         self.low = low
         self.high = high
         self.scale = scale
+        self.missing = missing
 
     def transform(self, results):
         """Scale and clip ``results['img']``."""
-        array = array_of(results, self) * self.scale
-        return replace_array(results, array.clamp_(self.low, self.high))
+        stored = array_of(results, self)
+        array = (stored * self.scale).clamp_(self.low, self.high)
+        if self.missing is not None:
+            array[stored == 0] = self.missing
+        return replace_array(results, array)
 
     def __repr__(self):
         return (
             f'{self.__class__.__name__}(low={self.low}, high={self.high}, '
-            f'scale={self.scale})'
+            f'scale={self.scale}, missing={self.missing})'
         )

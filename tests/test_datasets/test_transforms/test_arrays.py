@@ -312,6 +312,14 @@ def test_clamp():
         ClampArray(4, 0)
 
 
+def test_what_is_missing_gets_a_value_of_its_own():
+    depth = torch.tensor([[0.0, 500.0, 2500.0, 9000.0]])
+    out = run(ClampArray(1, 4, scale=0.001, missing=4.5), depth)
+    torch.testing.assert_close(out, torch.tensor([[4.5, 1.0, 2.5, 4.0]]))
+    out = run(ClampArray(1, 4, scale=0.001), depth)
+    assert out[0, 0] == 1
+
+
 # ---------------------------------------------------------- augmentation
 
 SERIES = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
