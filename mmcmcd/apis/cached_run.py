@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmcmcd.engine import ProgressHook
 from mmcmcd.models.utils import file_sha256
+from mmcmcd.version import __version__
 
 _RECORD = 'finished.json'
 
@@ -23,8 +25,10 @@ def train_cached(
 ) -> dict:
     """Train in this process, unless the same run is there already.
 
-    A run is the same if its config and the contents of its input files are;
-    where these files lie does not matter.
+    A run is the same if its config and the contents of its input files are,
+    and the version of this package; where these files lie does not matter.
+    Data and other code are not looked at: after a change of them, take
+    another ``work_dir``.
 
     Args:
         config (Config): What to train; not changed.
@@ -57,12 +61,15 @@ def train_cached(
     result = dict(
         seconds=progress.seconds_per_step * runner.iter, **_figures(runner)
     )
-    record.write_text(json.dumps(dict(result, fingerprint=fingerprint)))
+    # At once or not at all: a half-written record would stop the next run.
+    draft = record.with_suffix('.tmp')
+    draft.write_text(json.dumps(dict(result, fingerprint=fingerprint)))
+    os.replace(draft, record)
     return result
 
 
 def _fingerprint(config, inputs):
-    text = config.pretty_text
+    text = __version__ + config.pretty_text
     for path in inputs:
         text = text.replace(repr(str(path)), file_sha256(path))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

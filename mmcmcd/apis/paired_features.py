@@ -85,8 +85,8 @@ def embed_pairs(cfg, name, checkpoint, *, split='test', work_dir=None):
     if not isinstance(runner.model, CrossModalDistiller):
         raise ConfigError(
             f"config '{name}' builds a {type(runner.model).__name__}; "
-            'expected a distillation config (configs/cmcd), whose teacher '
-            'and student embed the two sides of pairs.'
+            'expected a config of mmcmcd.CrossModalDistiller, one teacher and '
+            'one student, such as configs/cmcd/sketch_sketchy.py.'
         )
     if not any(
         getattr(loss, 'places_student', True)

@@ -1,16 +1,24 @@
 import importlib.util
 
+from .digits_av import DigitsAV
+from .esc50 import ESC50
 from .nyu import NYURGBDPairs
 from .paired_dataset import PairedModalityDataset, require_data_root
 from .sketchy import SketchyImages, SketchyPairs
 from .tuberlin import TUBerlin
+from .utd_mhad import UTDMHAD
+from .vggsound import VGGSound
 
 __all__ = [
+    'ESC50',
+    'UTDMHAD',
+    'DigitsAV',
     'NYURGBDPairs',
     'PairedModalityDataset',
     'SketchyImages',
     'SketchyPairs',
     'TUBerlin',
+    'VGGSound',
     'require_data_root',
 ]
 

@@ -36,8 +36,7 @@ class DigitsAV(PairedModalityDataset):
     unseen images. An item is::
 
         dict(pair_id='7_lucas_3-1234', gt_label=7, ...,
-             source=dict(img_path='data/digits_av/mnist.npz/images',
-                         index=1234),
+             source=dict(img_path='data/digits_av/mnist.npz/images/1234'),
              target=dict(img_path='data/digits_av/audio/7_lucas_3.wav'))
 
     The source is loaded by :class:`LoadArrayRow`.
@@ -143,7 +142,8 @@ class DigitsAV(PairedModalityDataset):
     def to_item(self, pair):
         """See :meth:`PairedModalityDataset.to_item`."""
         item = super().to_item(pair)
-        item['source']['index'] = int(pair['pair_id'].rpartition('-')[2])
+        # Every row is a file of its own, e.g. for retrieval.
+        item['source']['img_path'] += '/' + pair['pair_id'].rpartition('-')[2]
         return item
 
     def load_data_list(self):

@@ -1,6 +1,6 @@
 from .backbones import ClipConvNet, TemporalConvNet
 from .classifiers import ZeroLabelClassifier
-from .data_preprocessors import PairedDataPreprocessor
+from .data_preprocessors import AudioDataPreprocessor, PairedDataPreprocessor
 from .distillers import (
     CrossModalDistiller,
     FrozenTeacher,
@@ -12,6 +12,7 @@ from .selfsup import ArraySimCLR
 
 __all__ = [
     'ArraySimCLR',
+    'AudioDataPreprocessor',
     'CMCDLoss',
     'CMCLoss',
     'CMDLoss',

@@ -6,9 +6,11 @@ On random movements and, where there is one, on the real sample.
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import REPO
+from mmengine.config import Config
 from utd_mhad_sample import write_sample
 
 from mmcmcd.apis import train_from_config
@@ -125,3 +127,35 @@ def test_the_controls_train(train, target):
 def test_a_teacher_learns_from_labels(train):
     runner = train('pretrain/supervised_tcn_utdmhad_skeleton')
     assert 'accuracy/top1' in figures(runner)
+
+
+def normalizers(node):
+    """All NormalizeArray in a config."""
+    if isinstance(node, dict):
+        if node.get('type') == 'mmcmcd.NormalizeArray':
+            yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from normalizers(part)
+
+
+def test_the_numbers_in_the_configs_are_those_of_the_data():
+    """Of the subjects to learn from, in all configs that repeat them."""
+    place = os.environ.get('MMCMCD_REALDATA')
+    if place is None:
+        pytest.skip('MMCMCD_REALDATA is not set')
+    archive = np.load(Path(place) / 'utd_mhad' / 'inertial.npz')
+    values = np.concatenate(
+        [archive[key] for key in archive.files if '_s7_' not in key]
+    )
+    found = 0
+    for path in sorted(CONFIGS.glob('*/*utdmhad*.py')):
+        for step in normalizers(Config.fromfile(path).to_dict()):
+            if len(step['mean']) == 6:
+                found += 1
+                for name in ('mean', 'std'):
+                    exact = getattr(values, name)(axis=0)
+                    error = np.abs(np.array(step[name]) - exact)
+                    assert (error < 0.01 * values.std(axis=0)).all(), path
+    assert found >= 6

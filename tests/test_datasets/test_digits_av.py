@@ -50,8 +50,12 @@ def items(*args, **kwargs):
     return [dataset.get_data_info(i) for i in range(len(dataset))]
 
 
+def image_of(item):
+    return int(item['source']['img_path'].rpartition('/')[2])
+
+
 def images_of(found):
-    return [item['source']['index'] for item in found]
+    return [image_of(item) for item in found]
 
 
 def test_item(root):
@@ -59,7 +63,7 @@ def test_item(root):
     dataset = DATASETS.build(cfg)
     assert len(dataset) == 20
     item = dataset[7]
-    index = item['source']['index']
+    index = image_of(item)
     assert index % 10 == 3  # an image of a three
     item.pop('group_index')
     assert item == dict(
@@ -67,7 +71,7 @@ def test_item(root):
         group_id=f'3_bob_1-{index}',
         sample_idx=7,
         sides=('source', 'target'),
-        source=dict(img_path=f'{root}/mnist.npz/images', index=index),
+        source=dict(img_path=f'{root}/mnist.npz/images/{index}'),
         target=dict(img_path=f'{root}/audio/3_bob_1.wav'),
         gt_label=3,
     )
@@ -79,7 +83,7 @@ def test_images_are_of_the_same_digit_and_used_once(root):
     test = items(root, SPEAKERS[2:], images_per_clip=2)
     assert (len(train), len(test)) == (80, 40)
     for item in train + test:
-        assert item['source']['index'] % 10 == item['gt_label']
+        assert image_of(item) % 10 == item['gt_label']
     used = images_of(train + test)
     assert len(set(used)) == len(used)
     assert len({item['pair_id'] for item in train}) == 80
@@ -164,12 +168,12 @@ def test_row_of_an_archive(root):
     load = LoadArrayRow()
     path = f'{root}/mnist.npz/images'
     for index in (7, 0, 149):
-        got = load(dict(img_path=path, index=index))
+        got = load(dict(img_path=f'{path}/{index}'))
         assert got['img'].dtype == np.uint8
         assert got['img_shape'] == got['ori_shape'] == (28, 28)
         assert got['img'][3, 4] == index and got['img'].sum() == index
         got['img'][:] = 255  # must not reach the next reader
-        assert load(dict(img_path=path, index=index))['img'].sum() == index
+        assert load(dict(img_path=f'{path}/{index}'))['img'].sum() == index
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_row_of_an_archive(root):
 )
 def test_row_that_is_not_there(root, name, index, words):
     with pytest.raises(UnreadableFileError, match=words):
-        LoadArrayRow()(dict(img_path=f'{root}/mnist.npz/{name}', index=index))
+        LoadArrayRow()(dict(img_path=f'{root}/mnist.npz/{name}/{index}'))
 
 
 # ------------------------------------------------------------ classification
@@ -233,7 +237,7 @@ class TestRealDigits:
         for dataset in (train, test):
             for i in range(len(dataset)):
                 item = dataset.get_data_info(i)
-                used.append(item['source']['index'])
+                used.append(image_of(item))
                 assert labels[used[-1]] == item['gt_label']
         assert len(set(used)) == 800
 

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -340,6 +341,38 @@ def test_student_is_written_and_described(tmp_path):
     StudentExportHook().before_save_checkpoint(runner, checkpoint)
     assert checkpoint['meta']['epoch'] == 1
     assert checkpoint['meta']['student'] == dict(type='ResNet', depth=18)
+
+
+@pytest.mark.parametrize('from_file', [False, True])
+def test_students_of_arrays_know_their_normalisation(tmp_path, from_file):
+    """Also when the file of statistics is gone."""
+    numbers = dict(mean=[1.0, 2.0], std=[3.0, 4.0])
+    path = tmp_path / 'statistics.json'
+    path.write_text(json.dumps(dict(imu=numbers)))
+    normalize = dict(type='mmcmcd.NormalizeArray', **numbers)
+    if from_file:
+        normalize = dict(
+            type='mmcmcd.NormalizeArray', statistics=str(path), side='imu'
+        )
+
+    def on(sides, transform):
+        return dict(type='mmcmcd.OnSide', sides=sides, transforms=[transform])
+
+    other = dict(type='mmcmcd.NormalizeArray', mean=0.0, std=1.0)
+    pipeline = [on('source', other), on(['target'], normalize)]
+    cfg = ConfigDict(
+        model=dict(student=dict(type='mmcmcd.TemporalConvNet')),
+        train_dataloader=dict(
+            dataset=dict(type='Repeat', dataset=dict(pipeline=pipeline))
+        ),
+    )
+    runner = runner_of(Distiller(), work_dir=str(tmp_path), cfg=cfg)
+    runner.epoch, runner.iter = 1, 1
+    StudentExportHook().after_train(runner)
+    path.unlink()
+    student = (tmp_path / 'last_student').read_text()
+    meta = torch.load(student, weights_only=True)['meta']
+    assert meta['array_normalization'] == numbers
 
 
 def test_student_is_the_averaged_one_with_ema(tmp_path):

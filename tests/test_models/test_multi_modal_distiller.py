@@ -457,6 +457,7 @@ def change(key, value):
         ('student_stems', dict(rgb='sum'), "student_stems names 'rgb'"),
         ('students.training', {}, "'training' cannot be a name"),
         ('students.de/pth', {}, "'de/pth' cannot be a name"),
+        ('lessons.glossary', {}, "'glossary' contains 'loss'"),
         (
             'teachers.skeleton.norm.affine',
             True,

@@ -164,7 +164,13 @@ def read_settings(path):
         raise ConfigError(
             f"--settings '{path}' does not exist; run with --tune to get it."
         )
-    return json.loads(Path(path).read_text())
+    settings = json.loads(Path(path).read_text())
+    if settings.keys() != GRID.keys():
+        raise ConfigError(
+            f"--settings '{path}' has {sorted(settings)}, expected "
+            f'{sorted(GRID)}. Run with --tune to get a new one.'
+        )
+    return settings
 
 
 class Comparison:

@@ -17,8 +17,8 @@ class LoadArrayRow(BaseTransform):
 
     Required Keys:
 
-    - img_path (an array in an archive, e.g. 'data/mnist.npz/images')
-    - index (int, position on the first axis)
+    - img_path (an array in an archive and a position on its first axis, e.g.
+      'data/mnist.npz/images/1234')
 
     Added Keys:
 
@@ -36,8 +36,8 @@ class LoadArrayRow(BaseTransform):
         self._rows = None
 
     def transform(self, results):
-        """Load row ``results['index']`` of ``results['img_path']``."""
-        path, index = results['img_path'], results['index']
+        """Load the row that ``results['img_path']`` names."""
+        path, _, index = results['img_path'].rpartition('/')
         if path != self._path:
             self._rows = read_array(*split_archive_path(path))
             self._path = path
@@ -47,13 +47,13 @@ class LoadArrayRow(BaseTransform):
                 f'{path} has shape {shape}; expected images, (N, H, W) or '
                 '(N, H, W, C).'
             )
-        if not 0 <= index < shape[0]:
+        if not index.isdecimal() or int(index) >= shape[0]:
             raise UnreadableFileError(
                 f'{path} has {shape[0]} rows, but row {index} is asked for. '
                 'Restore the archive that the data set was made with.'
             )
         # A copy: transforms may write into their image.
-        img = self._rows[index].copy()
+        img = self._rows[int(index)].copy()
         results['img'] = img
         results['img_shape'] = img.shape[:2]
         results['ori_shape'] = img.shape[:2]

@@ -4,6 +4,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 
+from ...datasets.transforms.arrays import read_statistics
 from ...models.utils import export_student
 from ...registry import HOOKS
 
@@ -16,8 +17,8 @@ class StudentExportHook(Hook):
     text file ``last_student`` names it, as mmengine's ``last_checkpoint``
     does.  It is the student of a checkpoint's ``state_dict``, hence with an
     ``EMAHook`` the averaged one.  Training checkpoints get the student's
-    config and preprocessing into their ``meta``, so that a later export knows
-    them.
+    config, preprocessing and normalisation into their ``meta``, so that a
+    later export knows them.
 
     Of a distiller with named students each is written, as
     ``student-<side>-<sha8>.pth`` and ``last_student_<side>``.
@@ -76,26 +77,60 @@ def _saved_model(runner):
 
 
 def _describe(cfg):
-    """Config of each student and preprocessing of its images, if known."""
+    """What each student is and how its inputs are prepared, if known."""
     model = cfg.get('model') or {}
     preprocessor = (
         model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     )
+    loader = cfg.get('train_dataloader')
     if 'students' not in model:
-        return _plain(model.get('student'), preprocessor.get('target'))
+        return _plain(model.get('student'), preprocessor, loader, 'target')
     return dict(
         students={
-            side: _plain(student, preprocessor.get(side))
+            side: _plain(student, preprocessor, loader, side)
             for side, student in model['students'].items()
         }
     )
 
 
-def _plain(student, preprocessor):
+def _plain(student, preprocessor, loader, side):
     """Plain containers: what torch.load(weights_only=True) accepts."""
-    found = dict(student=student, data_preprocessor=preprocessor)
+    found = dict(
+        student=student,
+        data_preprocessor=preprocessor.get(side),
+        array_normalization=_array_normalization(loader, side),
+    )
     return {
         key: value.to_dict() if hasattr(value, 'to_dict') else value
         for key, value in found.items()
         if value is not None
     }
+
+
+def _array_normalization(loader, side):
+    """Mean and std by which the pipeline normalises the arrays of a side.
+
+    Numbers, because a file of statistics may be written anew.
+    """
+    for transform in _transforms_of(loader, side):
+        if str(transform.get('type')).endswith('NormalizeArray'):
+            if transform.get('statistics') is not None:
+                transform = read_statistics(
+                    transform['statistics'], transform['side']
+                )
+            return dict(mean=transform['mean'], std=transform['std'])
+    return None
+
+
+def _transforms_of(node, side):
+    """All transforms in a config that work on one side alone."""
+    if isinstance(node, dict):
+        sides = node.get('sides')
+        if str(node.get('type')).endswith('OnSide') and (
+            side == sides or (not isinstance(sides, str) and side in sides)
+        ):
+            yield from node['transforms']
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from _transforms_of(part, side)

@@ -67,12 +67,19 @@ class _ConvNet(BaseModule):
             init_cfg = [dict(type='Kaiming', layer=f'Conv{self.dims}d')]
         super().__init__(init_cfg)
         num = len(channels)
+        if not num:
+            raise self._wrong('channels is empty: give the width of a stage')
         strides = (2,) * num if strides is None else tuple(strides)
         dilations = (1,) * num if dilations is None else tuple(dilations)
         if not num == len(strides) == len(dilations):
             raise self._wrong(
                 'channels, strides and dilations need one value a stage, but '
                 f'have {num}, {len(strides)} and {len(dilations)}'
+            )
+        if any(not -num <= index < num for index in out_indices):
+            raise self._wrong(
+                f'out_indices={tuple(out_indices)} must lie in {-num} to '
+                f'{num - 1}'
             )
         if kernel_size % 2 == 0:
             raise self._wrong(f'kernel_size={kernel_size} must be odd')

@@ -3,6 +3,8 @@ from mmengine.model import BaseDataPreprocessor
 from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import MODELS
 
+from .audio_data_preprocessor import AudioDataPreprocessor
+
 
 @MODELS.register_module()
 class PairedDataPreprocessor(BaseDataPreprocessor):
@@ -70,9 +72,12 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
 
     def _check_layout(self, side: str, inputs) -> None:
         """Refuse to normalise series and clips along a wrong axis."""
-        mean = getattr(getattr(self, side), 'mean', None)
+        preprocessor = getattr(self, side)
+        mean = getattr(preprocessor, 'mean', None)
         if mean is None or inputs[0].ndim == mean.ndim:
             return
+        if isinstance(preprocessor, AudioDataPreprocessor):
+            return  # it makes images of them
         raise ConfigError(
             f'data_preprocessor.{side} has mean and std, which are for images '
             f'(B, C, H, W), but its inputs are arrays of shape (B, '

@@ -59,11 +59,17 @@ def _check_names(part, cfg):
         )
     for name in cfg:
         # They become names of modules, of figures in the log and of files.
-        if not name.isidentifier() or hasattr(ModuleDict(), name):
+        if not str(name).isidentifier() or hasattr(ModuleDict(), name):
             raise ConfigError(
                 f'model.{part}: {name!r} cannot be a name here. Expected '
                 "letters, digits and '_', and no attribute of a torch "
                 'module; choose another one, in the data set, too.'
+            )
+        # mmengine adds up all figures whose key has this word.
+        if part == 'lessons' and 'loss' in name:
+            raise ConfigError(
+                f"model.lessons: {name!r} contains 'loss', so that its "
+                'statistics would be trained on; choose another name.'
             )
 
 

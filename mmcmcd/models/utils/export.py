@@ -14,7 +14,13 @@ from ...version import __version__
 from .checkpoint import read_checkpoint, read_state_dict
 
 _STUDENT, _STUDENTS = 'student.', 'students.'
-_META_KEYS = ('student', 'data_preprocessor', 'epoch', 'iter')
+_META_KEYS = (
+    'student',
+    'data_preprocessor',
+    'array_normalization',
+    'epoch',
+    'iter',
+)
 
 
 def export_student(source, out, meta=None, student=None):

@@ -94,6 +94,8 @@ def test_frozen_stages_stay_as_they_are(net):
         (dict(strides=(2,)), 'one value a stage'),
         (dict(kernel_size=4), 'odd'),
         (dict(frozen_stages=9), 'frozen_stages=9'),
+        (dict(out_indices=(5,)), r'out_indices=\(5,\)'),
+        (dict(channels=()), 'channels is empty'),
     ],
 )
 def test_contradictions_are_refused(net, kwargs, words):
