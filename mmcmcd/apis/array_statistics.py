@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import os.path as osp
 import random
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, TRANSFORMS
-from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader, Dataset
 
-from ..datasets.converters.nyu_layout import write_text
+from ..datasets.archives import split_archive_path
+from ..datasets.atomic_files import write_text
+from ..datasets.progress import progress_bar
 from ..datasets.transforms import NormalizeArray, OnSide, SelectSide
 from ..errors import ConfigError, DatasetError, UnreadableFileError
 from .dataset_configs import phase_dataset_cfgs
@@ -50,14 +52,18 @@ def array_statistics(cfg, force=False, num_workers=0):
     Every array of the training set is loaded alone and brought as far as the
     first ``NormalizeArray`` of its side in the pipeline of
     ``train_dataloader``, without augmentation: random transforms are left
-    out, and so are those of whole pairs. A random loader (its name begins
-    with 'Load') is told ``random=False`` where it has that argument. All
-    values of a channel count alike, so long recordings count for more than
-    short ones.
+    out, and so are those of whole pairs. Random is what draws in a method
+    with mmcv's ``@cache_randomness``; a transform of your own that calls
+    ``np.random`` without it is applied, as ``transforms`` of the entry
+    tells. A random loader (its name begins with 'Load') is told
+    ``random=False`` where it has that argument. All values of a channel
+    count alike, so long recordings count for more than short ones.
 
     An entry is kept as long as its fingerprint is that of the data: the
-    paths of the files, relative to the data root, and the transforms before
-    the normalisation. That the content of a file changed is not noticed.
+    paths of the files, relative to the data root, size and time of change of
+    each local file (of the archive that an array is in), and the transforms
+    before the normalisation. A file that is copied without its time counts
+    as changed.
 
     Args:
         cfg (Config): With ``train_dataloader``.
@@ -84,8 +90,9 @@ def array_statistics(cfg, force=False, num_workers=0):
         up_to_date = entry and entry.get('fingerprint') == fingerprint
         if entry and not up_to_date and not force:
             raise ConfigError(
-                f"'{file}' has statistics of side '{side}' from other data "
-                'or other transforms. Networks that were trained with them '
+                f"'{file}' has statistics of side '{side}' from other data, "
+                'other transforms, or files that were written anew since. '
+                'Networks that were trained with the statistics '
                 'depend on them: name another file in NormalizeArray, or '
                 'replace them by --force.'
             )
@@ -201,7 +208,8 @@ class _SideArrays(Dataset):
         self.dataset = dataset
         self.side = side
         self.steps = steps
-        self.transforms = Compose(steps)
+        # The last one changes nothing; it refuses what is no array.
+        self.transforms = Compose([*steps, NormalizeArray(0.0, 1.0)])
         self.skips = getattr(dataset, 'on_unreadable', 'error') == 'skip'
 
     def __len__(self):
@@ -232,12 +240,22 @@ class _SideArrays(Dataset):
         return info[self.side]
 
     def describe(self):
-        """All that the moments depend on, but for the files' contents."""
+        """All that the moments depend on; files by size and time."""
         root = self.dataset.data_root
         paths = [self.item(i).get('img_path', '') for i in range(len(self))]
+        files = {split_archive_path(path)[0] or path for path in paths}
+        stamps = [_stamp(file) for file in sorted(files)]
         if root:
             paths = [osp.relpath(path, root) for path in paths]
-        return dict(paths=paths, transforms=self.steps)
+        return dict(paths=paths, stamps=stamps, transforms=self.steps)
+
+
+def _stamp(file):
+    try:
+        status = os.stat(file)
+    except OSError:  # not local, or missing: told when it is read
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _fingerprint(arrays):
@@ -251,7 +269,7 @@ def _compute(side, arrays, num_workers):
     """Read all arrays; return the entry without its fingerprint."""
     total, items, skipped = None, 0, 0
     print(f"Statistics of side '{side}'", file=sys.stderr)
-    bar = ProgressBar(sum(len(part) for part in arrays), file=sys.stderr)
+    bar = progress_bar(sum(len(part) for part in arrays))
     for part in arrays:
         loader = DataLoader(
             part,
@@ -266,7 +284,7 @@ def _compute(side, arrays, num_workers):
                 continue
             items += 1
             total = moments if total is None else total.merged(moments, side)
-    print(file=sys.stderr)
+    bar.file.write('\n')
     if total is None:
         raise DatasetError(f"No array of side '{side}' is readable.")
     return dict(

@@ -15,6 +15,7 @@ from ..errors import CheckpointError, ConfigError, DatasetError
 from ..models.utils import pretrained_cfgs, require_pretrained
 from ..registry import DATASETS
 from .cli import load_config
+from .collate import NamedCollate
 from .dataset_configs import phase_dataset_cfgs
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -36,6 +37,7 @@ def train_from_config(config, **options):
     runner = build_runner(cfg)
     _require_a_batch(runner)
     _require_outputs(runner)
+    _name_unequal_inputs(runner)
     runner.train()
     return runner
 
@@ -85,6 +87,14 @@ def _require_outputs(runner):
             logger='current',
             level=logging.WARNING,
         )
+
+
+def _name_unequal_inputs(runner):
+    """Torch would tell shapes that cannot be stacked, but not of what."""
+    for loop in (runner.train_loop, runner.val_loop):
+        if loop is not None:
+            loader = loop.dataloader
+            loader.collate_fn = NamedCollate(loader.collate_fn)
 
 
 def _num_classes(loop):

@@ -75,7 +75,7 @@ def read_array(archive, name=''):
     """
     try:
         opened = _opened.get(archive)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnreadableFileError(
             f'File does not exist: {archive}. Check data_root and the folder '
             'of this side.'
@@ -143,20 +143,23 @@ class _Hdf5:
                 "pip install 'mmcmcd[nyu]'"
             ) from None
         names = []
-
-        def note(name, node):
-            if isinstance(node, h5py.Dataset):
-                names.append(name)
-
         self._file = h5py.File(path, 'r')
-        self._file.visititems(note)
-        self._names = frozenset(names)
+        # Unlike visititems it knows soft links, and all names of an array.
+        self._file.visititems_links(lambda name, _: names.append(name))
+        self._names = frozenset(
+            name
+            for name in names
+            if isinstance(self._file.get(name), h5py.Dataset)
+        )
 
     def names(self):
         return self._names
 
     def read(self, name):
-        return self._file[name][()]
+        array = self._file[name][()]
+        if not hasattr(array, 'ndim'):  # bytes, or h5py.Empty
+            raise ValueError('a text or nothing')
+        return array
 
     def close(self):
         self._file.close()

@@ -70,7 +70,7 @@ def resolve_classes(found, wanted, where, origin="metainfo['classes']"):
     return tuple(wanted)
 
 
-def draw_per_class(items, number, seed, classes):
+def draw_per_class(items, number, seed, classes, groups=None):
     """Draw the same number of images of every class.
 
     Images of different groups come first: five of ten sketches that were
@@ -80,9 +80,11 @@ def draw_per_class(items, number, seed, classes):
 
     Args:
         items (list[dict]): With ``gt_label`` and, optionally, ``group_id``.
-        number (int): Images per class, at least 1.
+        number (int, optional): Images per class, at least 1; None takes all.
         seed (int): Of the draw, 0 or more.
         classes (Sequence[str]): Names, by label.
+        groups (Sequence, optional): Of the items. Defaults to None: their
+            ``group_id``.
 
     Returns:
         list[dict]: The drawn items in their former order.
@@ -91,6 +93,8 @@ def draw_per_class(items, number, seed, classes):
         ConfigError: ``number`` or ``seed`` make no sense.
         DatasetError: A class has fewer images.
     """
+    if number is None:
+        return items
     for name, value, least in (
         ('labels_per_class', number, 1),
         ('draw', seed, 0),
@@ -115,12 +119,14 @@ def draw_per_class(items, number, seed, classes):
             f'labels_per_class={min(short.values())} or less, or leave these '
             'classes out.'
         )
+    if groups is None:
+        groups = [item.get('group_id', i) for i, item in enumerate(items)]
     drawn = []
     for label, indices in members.items():
         rng = np.random.default_rng([seed, label])
         uses, turns = Counter(), []
         for index in rng.permutation(indices).tolist():
-            group = items[index].get('group_id', index)
+            group = groups[index]
             turns.append((uses[group], len(turns), index))
             uses[group] += 1
         drawn += [index for *_, index in sorted(turns)[:number]]

@@ -7,7 +7,7 @@ from mmcmcd.registry import DATASETS
 
 from .archives import read_array
 from .class_labels import draw_per_class, shorten
-from .pair_scan import read_list, rows_from_csv
+from .csv_tables import read_csv_table
 from .paired_dataset import PairedModalityDataset
 
 DIGITS_AV_HOWTO = (
@@ -39,7 +39,9 @@ class DigitsAV(PairedModalityDataset):
              source=dict(img_path='data/digits_av/mnist.npz/images/1234'),
              target=dict(img_path='data/digits_av/audio/7_lucas_3.wav'))
 
-    The source is loaded by :class:`LoadArrayRow`.
+    The source is loaded by :class:`LoadArrayRow`. With ``sides=('target',)``
+    every recording is an item, without an image, for step 3; the archive is
+    not needed.
 
     Args:
         speakers (Sequence[str]): Whose recordings. Defaults to ('george',
@@ -69,6 +71,7 @@ class DigitsAV(PairedModalityDataset):
     METAINFO = dict(dataset_type='digits_av', classes=_NAMES)
     # The list names every file in full.
     SIDES = dict(source=dict(), target=dict())
+    MIN_SIDES = 1
     HOWTO = DIGITS_AV_HOWTO
 
     def __init__(
@@ -117,43 +120,51 @@ class DigitsAV(PairedModalityDataset):
                 f"speakers={self.speakers}: '{self.ann_file}' has "
                 f'{shorten(there, 20)}. Name one or more of them.'
             )
-        images = self._deal_images(table)
-        rows = []
-        for row in table:
-            if row['speaker'] not in self.speakers:
-                continue
-            stem = osp.splitext(osp.basename(row['file']))[0]
-            for image in images[row['file']]:
-                pair_id = f'{stem}-{image}'
-                digit = row['digit']
-                rows.append(
-                    dict(
-                        pair_id=pair_id,
-                        group_id=digit
-                        if self.group_by == 'digit'
-                        else pair_id,
-                        source=f'{self.archive}/images',
-                        target=row['file'],
-                        label=digit,
-                    )
-                )
+        pair_ids = self._name_pairs(table)
+        rows = [
+            dict(
+                pair_id=pair_id,
+                group_id=row['digit'] if self.group_by == 'digit' else pair_id,
+                source=f'{self.archive}/images',
+                target=row['file'],
+                label=row['digit'],
+            )
+            for row in table
+            if row['speaker'] in self.speakers
+            for pair_id in pair_ids[row['file']]
+        ]
         return rows, {}
 
     def to_item(self, pair):
         """See :meth:`PairedModalityDataset.to_item`."""
         item = super().to_item(pair)
-        # Every row is a file of its own, e.g. for retrieval.
-        item['source']['img_path'] += '/' + pair['pair_id'].rpartition('-')[2]
+        if 'source' in self.sides:
+            image = pair['pair_id'].rpartition('-')[2]
+            # Every row is a file of its own, e.g. for retrieval.
+            item['source']['img_path'] += f'/{image}'
         return item
 
     def load_data_list(self):
         """See :meth:`PairedModalityDataset.load_data_list`."""
-        items = super().load_data_list()
-        if self.labels_per_class is None:
-            return items
         return draw_per_class(
-            items, self.labels_per_class, self.draw, self._metainfo['classes']
+            super().load_data_list(),
+            self.labels_per_class,
+            self.draw,
+            self._metainfo['classes'],
         )
+
+    def _name_pairs(self, table):
+        """Ids of the pairs of every recording of the list, by file."""
+        stems = {
+            row['file']: osp.splitext(osp.basename(row['file']))[0]
+            for row in table
+        }
+        if 'source' not in self.sides:
+            return {file: [stem] for file, stem in stems.items()}
+        return {
+            file: [f'{stems[file]}-{image}' for image in images]
+            for file, images in self._deal_images(table).items()
+        }
 
     def _deal_images(self, table):
         """Indices of the images of every recording of the list, by file."""
@@ -183,11 +194,7 @@ class DigitsAV(PairedModalityDataset):
 
 def _read_table(ann_file, backend_args, howto):
     """Rows of the list; the digit is an integer."""
-    rows = rows_from_csv(read_list(ann_file, backend_args, howto), ann_file)
-    if not rows or any(name not in rows[0] for name in _COLUMNS):
-        has = ', '.join(rows[0]) if rows else 'no row'
-        raise DatasetError(f"'{ann_file}' is not the list: it has {has}. "
-                           f'{howto}')  # fmt: skip
+    rows = read_csv_table(ann_file, _COLUMNS, backend_args, howto)
     for line, row in enumerate(rows, 2):
         if row['digit'] not in _NAMES:
             raise DatasetError(

@@ -6,7 +6,8 @@ from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import DATASETS
 
 from .class_labels import draw_per_class, resolve_classes, shorten
-from .pair_scan import FileIndex, read_list, rows_from_csv
+from .csv_tables import read_csv_table
+from .pair_scan import FileIndex
 from .paired_dataset import require_data_root
 
 ESC50_HOWTO = (
@@ -107,8 +108,6 @@ class ESC50(BaseDataset):
             if row['fold'] in self.folds
         ]
         self._refuse_missing(items)
-        if self.labels_per_class is None:
-            return items
         return draw_per_class(items, self.labels_per_class, self.draw, classes)
 
     def _order_classes(self, rows):
@@ -140,15 +139,7 @@ class ESC50(BaseDataset):
 
 def _read_table(ann_file, howto):
     """Rows of the table; fold and target are integers."""
-    rows = rows_from_csv(read_list(ann_file, howto=howto), ann_file)
-    if not rows:
-        raise DatasetError(f"'{ann_file}' has no row. {howto}")
-    missing = [name for name in _COLUMNS if name not in rows[0]]
-    if missing:
-        raise DatasetError(
-            f"'{ann_file}' has no column {', '.join(map(repr, missing))}; it "
-            f'has {", ".join(map(repr, rows[0]))}. {howto}'
-        )
+    rows = read_csv_table(ann_file, _COLUMNS, howto=howto)
     for line, row in enumerate(rows, 2):
         try:
             row.update(fold=int(row['fold']), target=int(row['target']))

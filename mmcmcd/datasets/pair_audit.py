@@ -4,7 +4,6 @@ import copy
 import io
 import os.path as osp
 import sys
-import time
 from collections import Counter
 
 import numpy as np
@@ -19,6 +18,7 @@ from .audit_report import IGNORE_INDEX, AuditReport, summarise
 from .file_facts import file_facts
 from .pair_scan import list_faults
 from .paired_dataset import PairedModalityDataset
+from .progress import ThrottledStream
 from .transforms import (
     LoadImageStrict,
     LoadSketch,
@@ -382,28 +382,5 @@ def _find_odd(report, results, side, key, what):
     ]
 
 
-class _Throttled:
-    """Passes on a progress bar now and then, so that logs stay short."""
-
-    def __init__(self, stream):
-        self.stream = stream
-        self.redraws = stream.isatty()
-        self.seconds = 0.1 if self.redraws else 10
-        self.next = 0
-
-    def write(self, text):
-        if text.startswith('\r'):
-            now = time.monotonic()
-            if now < self.next:
-                return
-            self.next = now + self.seconds
-            if not self.redraws:
-                text = text[1:] + '\n'
-        self.stream.write(text)
-
-    def flush(self):
-        self.stream.flush()
-
-
 def _stream(progress):
-    return _Throttled(sys.stderr) if progress else io.StringIO()
+    return ThrottledStream(sys.stderr) if progress else io.StringIO()

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 from mmcmcd.registry import DATASETS
 
+from .archives import split_archive_path
 from .pair_scan import FileIndex, FileSpec, find_pairs, list_faults, read_rows
 
 _RESERVED = (
@@ -64,10 +65,10 @@ class PairedModalityDataset(BaseDataset):
 
     Args:
         data_root (str): Root of all relative paths. Defaults to ''.
-        sides (dict[str, dict], optional): ``folder`` (default '') and
-            ``suffix`` (a string, or a list of alternatives; '.jpg' stands
-            for '.JPG', too) of every side, two or more. Defaults to
-            ``cls.SIDES``.
+        sides (dict[str, dict] | Sequence[str], optional): ``folder``
+            (default '') and ``suffix`` (a string, or a list of alternatives;
+            '.jpg' stands for '.JPG', too) of every side, two or more; or the
+            names of some of ``cls.SIDES``. Defaults to ``cls.SIDES``.
         ann_file (str): See above. Defaults to ''.
         seg_map (dict, optional): ``folder`` and ``suffix`` of the
             segmentation maps. Defaults to None.
@@ -132,7 +133,7 @@ class PairedModalityDataset(BaseDataset):
                 f'max_skip_fraction={max_skip_fraction} must lie between 0 '
                 'and 1.'
             )
-        sides = dict(self.SIDES if sides is None else sides)
+        sides = _choose_sides(self.SIDES, sides)
         _check_sides(sides, self.MIN_SIDES)
         self.side_specs = {
             name: _file_spec(name, data_root, spec)
@@ -182,13 +183,15 @@ class PairedModalityDataset(BaseDataset):
             ``label`` being an integer, and the faulty ids by kind of fault.
 
         Raises:
-            DatasetError: The data root, a folder or the list is missing.
+            DatasetError: The data root, a folder, an archive or the list is
+                missing.
         """
         require_data_root(
             self.data_root, type(self).__name__, self.HOWTO, self.backend_args
         )
         index = FileIndex(self.backend_args)
         rows, metainfo = self.read_rows(index)
+        self._require_archives()
         pairs, faults = find_pairs(
             rows, self.side_specs, self.seg_map_spec, index, self.ann_file
         )
@@ -204,6 +207,17 @@ class PairedModalityDataset(BaseDataset):
             else:
                 good.append(pair)
         return good, faults
+
+    def _require_archives(self):
+        """One message, not one missing file per pair."""
+        for spec in self._all_specs():
+            archive, _ = split_archive_path(spec.folder)
+            if archive and not osp.isfile(archive):
+                raise DatasetError(
+                    f'{type(self).__name__}: the archive of {spec.name}, '
+                    f"'{archive}', does not exist. Check data_root and the "
+                    f'folder of this side. {self.HOWTO}'
+                )
 
     def read_rows(self, index):
         """Read the list; a data set with a table of its own overrides this.
@@ -490,6 +504,19 @@ def _resolve_label(pair, classes):
     return None
 
 
+def _choose_sides(known, sides):
+    """The specs of all sides, given as such or by name."""
+    if sides is None or isinstance(sides, dict):
+        return dict(known if sides is None else sides)
+    unknown = [name for name in sides if name not in known]
+    if unknown:
+        raise ConfigError(
+            f'`sides` names {unknown}; expected some of {list(known)}, or a '
+            'dict with the folder and suffix of every side.'
+        )
+    return {name: known[name] for name in sides}
+
+
 def _check_sides(sides, least):
     if len(sides) < least:
         raise ConfigError(
@@ -506,10 +533,11 @@ def _check_sides(sides, least):
 
 
 def _tell_files_apart(specs):
-    """Keep the suffix in the ids where all specs are of the same files."""
+    """Keep the suffix in the ids where all sides are the same files."""
     places = {(spec.folder, spec.suffixes) for spec in specs}
     for spec in specs:
-        spec.whole_names = len(places) == 1 and bool(spec.suffixes)
+        same = len(specs) > len(places) == 1
+        spec.whole_names = same and bool(spec.suffixes)
 
 
 def _file_spec(name, data_root, spec):

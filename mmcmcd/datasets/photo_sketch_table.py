@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from mmcmcd.errors import ConfigError, DatasetError
 
 from .class_labels import shorten
-from .pair_scan import read_list, rows_from_csv
+from .csv_tables import read_csv_table
 
 COLUMNS = ('photo', 'sketch', 'class', 'split')
 SPLITS = ('train', 'val', 'test')
@@ -61,16 +61,7 @@ def read_table(ann_file, backend_args=None, howto=''):
         DatasetError: The table is missing, empty, lacks a column or a value,
             has an unknown split, or has a photo in two splits.
     """
-    text = read_list(ann_file, backend_args, howto)
-    rows = rows_from_csv(text, ann_file)
-    if not rows:
-        raise DatasetError(f"'{ann_file}' has no row. {_WRITE_IT}")
-    missing = [name for name in COLUMNS if name not in rows[0]]
-    if missing:
-        raise DatasetError(
-            f"'{ann_file}' has no column {', '.join(map(repr, missing))}; it "
-            f'has {", ".join(map(repr, rows[0]))}. {_WRITE_IT}'
-        )
+    rows = read_csv_table(ann_file, COLUMNS, backend_args, howto, _WRITE_IT)
     problems = find_problems(rows)
     if problems:
         raise DatasetError(f"'{ann_file}': {'; '.join(problems)}. {_WRITE_IT}")

@@ -181,8 +181,6 @@ class SketchyImages(BaseDataset):
             )
         items = list(items.values())
         self._metainfo['classes'] = pairs.metainfo['classes']
-        if self.labels_per_class is None:
-            return items
         return draw_per_class(
             items, self.labels_per_class, self.draw, self.CLASSES
         )

@@ -97,8 +97,6 @@ class TUBerlin(BaseDataset):
             for number, file in enumerate(files[name])
             if (number % NUM_FOLDS == self.fold) == for_test
         ]
-        if self.labels_per_class is None:
-            return items
         return draw_per_class(items, self.labels_per_class, self.draw, classes)
 
     def _files_by_class(self):

@@ -2,7 +2,7 @@ from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import DATASETS
 
 from .class_labels import draw_per_class, shorten
-from .pair_scan import read_list, rows_from_csv
+from .csv_tables import read_csv_table
 from .paired_dataset import PairedModalityDataset
 
 UTD_MHAD_HOWTO = (
@@ -55,13 +55,19 @@ class UTDMHAD(PairedModalityDataset):
     27 actions of 8 subjects (Chen, Jafari and Kehtarnavaz, ICIP 2015), as
     ``tools/dataset_converters/utd_mhad.py`` writes them: ``index.csv``
     (columns key, label, action, subject, trial) and, by key,
-    ``skeleton.npz`` ((T, 20, 3) metres at 30 Hz, axes 'TVC'),
-    ``inertial.npz`` ((N, 6) acceleration in g and turn rates in deg/s at
-    50 Hz, axes 'TC') and ``depth12x60x80.npz`` ((12, 60, 80) millimetres, 0
-    where there is no return, axes 'THW'; the 12 frames are spread evenly
-    over the clip). The clips of the modalities do not span exactly the same
-    time, so crop them together by fractions:
-    ``SharedTemporalCrop(fraction=...)``.
+    ``skeleton.npz`` ((T, 20, 3) metres, axes 'TVC'), ``inertial.npz``
+    ((N, 6) acceleration in g and turn rates in deg/s at 50 Hz, axes 'TC') and
+    ``depth12x60x80.npz`` ((12, 60, 80) millimetres, 0 where there is no
+    return, axes 'THW'; the 12 frames are spread evenly over the clip).
+
+    The recordings of a clip begin and end together, so crop them by
+    ``SharedTemporalCrop(fraction=...)``. Although the camera is said to run
+    at 30 Hz, the skeleton has in effect about 19 frames per second (median;
+    17 to 20 in 90% of the clips). Over the 335 clips of the 21 arm actions by
+    subjects 1, 3, 5 and 7, the speed of the right wrist and the magnitude of
+    the turn rates correlate by 0.71 on average when one clip is stretched
+    over the other, but by 0.25 when the skeleton is taken at 30 Hz and
+    aligned at the start (in the middle 0.10, at the end 0.06).
 
     Items have ``gt_label``; ``group_id`` is the key, as every recording is a
     group of its own.
@@ -123,20 +129,15 @@ class UTDMHAD(PairedModalityDataset):
 
     def read_rows(self, index):
         """See :meth:`PairedModalityDataset.read_rows`."""
-        text = read_list(self.ann_file, index.backend_args, self.HOWTO)
-        table = rows_from_csv(text, self.ann_file)
+        table = read_csv_table(
+            self.ann_file, _COLUMNS, index.backend_args, self.HOWTO
+        )
         self._check_table(table)
         rows = [row for row in table if row['subject'] in self.subjects]
         self._people = {row['key']: row['subject'] for row in rows}
         return [dict(pair_id=r['key'], label=r['action']) for r in rows], {}
 
     def _check_table(self, table):
-        missing = set(_COLUMNS) - {key for row in table for key in row}
-        if missing:
-            raise DatasetError(
-                f"'{self.ann_file}' lacks the columns {sorted(missing)}; "
-                f'expected {", ".join(_COLUMNS)}. {self.HOWTO}'
-            )
         there = {row['subject'] for row in table}
         absent = [name for name in self.subjects if name not in there]
         if absent or not self.subjects:
@@ -161,21 +162,11 @@ class UTDMHAD(PairedModalityDataset):
     def load_data_list(self):
         """See :meth:`PairedModalityDataset.load_data_list`."""
         items = super().load_data_list()
-        if self.labels_per_class is None:
-            return items
-        # Drawn by people, who are no groups in training.
-        choices = [
-            dict(
-                gt_label=item['gt_label'],
-                group_id=self._people[item['pair_id']],
-                item=item,
-            )
-            for item in items
-        ]
-        drawn = draw_per_class(
-            choices,
+        return draw_per_class(
+            items,
             self.labels_per_class,
             self.draw,
             self._metainfo['classes'],
+            # Not their group_id: people are no groups in training.
+            groups=[self._people[item['pair_id']] for item in items],
         )
-        return [choice['item'] for choice in drawn]

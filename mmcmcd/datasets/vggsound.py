@@ -70,7 +70,8 @@ class VGGSound(PairedModalityDataset):
 
     Videos vanish from YouTube, so nobody has all clips that the list names:
     unlike in other sets of pairs, missing ones are left out by default, and a
-    warning counts them.
+    warning counts them. ``sides=('target',)`` takes the sound alone, for
+    step 3, and needs no frames.
 
     Args:
         split (str): 'train' or 'test'; or, to tune settings without the test
@@ -99,6 +100,7 @@ class VGGSound(PairedModalityDataset):
         source=dict(folder='frames'),
         target=dict(folder='audio', suffix=('.wav', '.flac')),
     )
+    MIN_SIDES = 1
     HOWTO = VGGSOUND_HOWTO
 
     def __init__(
@@ -127,32 +129,38 @@ class VGGSound(PairedModalityDataset):
             self.ann_file,
         )
         labels = {name: label for label, name in enumerate(classes)}
-        folder = self.side_specs['source'].folder
-        self._frames = {}
-        rows = []
-        for clip in choose_clips(clips, self.split, self.ann_file):
-            frames = _list_frames(index, osp.join(folder, clip.name))
-            self._frames[clip.name] = frames
-            middle = frames[len(frames) // 2] if frames else '*.jpg'
-            rows.append(
-                dict(
-                    pair_id=clip.name,
-                    group_id=clip.youtube_id,
-                    source=f'{clip.name}/{middle}',
-                    label=labels[clip.label],
-                )
+        rows = [
+            dict(
+                pair_id=clip.name,
+                group_id=clip.youtube_id,
+                label=labels[clip.label],
             )
+            for clip in choose_clips(clips, self.split, self.ann_file)
+        ]
+        self._frames = {}
+        if 'source' in self.sides:
+            self._find_frames(rows, index)
         return rows, dict(classes=classes)
+
+    def _find_frames(self, rows, index):
+        folder = self.side_specs['source'].folder
+        for row in rows:
+            name = row['pair_id']
+            frames = _list_frames(index, osp.join(folder, name))
+            self._frames[name] = frames
+            middle = frames[len(frames) // 2] if frames else '*.jpg'
+            row['source'] = f'{name}/{middle}'
 
     def scan(self):
         """See :meth:`PairedModalityDataset.scan`.
 
         Returns:
             tuple[list[dict], dict[str, dict[str, str]]]: Pairs have the keys
-            ``frames`` (names of files) and ``duration`` (s), too.
+            ``frames`` (names of files; none without the source) and
+            ``duration`` (s), too.
         """
         pairs, faults = super().scan()
-        durations = self._read_durations()
+        durations = read_durations(self.data_root, self.backend_args)
         unknown = [
             p['pair_id'] for p in pairs if p['pair_id'] not in durations
         ]
@@ -166,7 +174,7 @@ class VGGSound(PairedModalityDataset):
                 level=logging.WARNING,
             )
         for pair in pairs:
-            pair['frames'] = self._frames[pair['pair_id']]
+            pair['frames'] = self._frames.get(pair['pair_id'], [])
             pair['duration'] = durations.get(
                 pair['pair_id'], OFFICIAL_DURATION
             )
@@ -176,38 +184,51 @@ class VGGSound(PairedModalityDataset):
     def to_item(self, pair):
         """See :meth:`PairedModalityDataset.to_item`."""
         item = super().to_item(pair)
-        folder = osp.dirname(pair['source'])
-        item['source'].update(
-            frames=[osp.join(folder, name) for name in pair['frames']],
-            frame_times=[_time_of(name) for name in pair['frames']],
-            duration=pair['duration'],
-        )
-        item['target'].update(duration=pair['duration'])
+        for side in self.sides:
+            item[side]['duration'] = pair['duration']
+        if 'source' in self.sides:
+            folder = osp.dirname(pair['source'])
+            item['source'].update(
+                frames=[osp.join(folder, name) for name in pair['frames']],
+                frame_times=[_time_of(name) for name in pair['frames']],
+            )
         return item
 
     def load_data_list(self):
         """See :meth:`PairedModalityDataset.load_data_list`."""
-        items = super().load_data_list()
-        if self.labels_per_class is None:
-            return items
         return draw_per_class(
-            items, self.labels_per_class, self.draw, self._metainfo['classes']
+            super().load_data_list(),
+            self.labels_per_class,
+            self.draw,
+            self._metainfo['classes'],
         )
 
-    def _read_durations(self):
-        """Seconds by clip; empty if nothing tells them."""
-        path = osp.join(self.data_root, DURATIONS)
-        if not fileio.exists(path, self.backend_args):
-            return {}
-        rows = rows_from_csv(read_list(path, self.backend_args), path)
-        try:
-            return {row['clip']: float(row['duration']) for row in rows}
-        except (KeyError, ValueError) as error:
-            raise DatasetError(
-                f"'{path}' is damaged ({error!r}); expected the columns clip "
-                'and duration (in seconds). Run the converter again, which '
-                'writes it anew.'
-            ) from None
+
+def read_durations(root, backend_args=None):
+    """Read how long the clips are.
+
+    Args:
+        root (str): Root of the data.
+        backend_args (dict, optional): Of the ``mmengine.fileio`` backend.
+
+    Returns:
+        dict[str, float]: Seconds by clip; empty if there is no table.
+
+    Raises:
+        DatasetError: The table is damaged.
+    """
+    path = osp.join(root, DURATIONS)
+    if not fileio.exists(path, backend_args):
+        return {}
+    rows = rows_from_csv(read_list(path, backend_args), path)
+    try:
+        return {row['clip']: float(row['duration']) for row in rows}
+    except (KeyError, ValueError) as error:
+        raise DatasetError(
+            f"'{path}' is damaged ({error!r}); expected the columns clip and "
+            'duration (in seconds). Remove it and run the converter again, '
+            'which writes it anew.'
+        ) from None
 
 
 def read_clip_list(ann_file, backend_args=None, howto=''):

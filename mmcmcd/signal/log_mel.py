@@ -75,7 +75,7 @@ def log_mel(
 
     Returns:
         Tensor: (..., n_mels, 1 + T // hop_length), float64 for float64, else
-        float32.
+        float32; for an odd ``n_fft`` the frames are 1 + (T - 1) // hop_length.
 
     Raises:
         ConfigError: An argument makes no sense, the waveform is empty or no
@@ -101,8 +101,12 @@ def log_mel(
     dtype = torch.promote_types(waveform.dtype, torch.float32)
     device = waveform.device
     rows = waveform.reshape(-1, waveform.shape[-1])
-    rows = rows.to(torch.float64 if precise else dtype)
-    window = _window(n_fft, win_length or n_fft, rows.dtype, device)
+    window = _window(
+        n_fft,
+        win_length or n_fft,
+        torch.float64 if precise else dtype,
+        device,
+    )
     bands = _mel_bands(
         sampling_rate, n_fft, n_mels, fmin, fmax, htk, norm, dtype, device
     )
@@ -179,17 +183,22 @@ def _mel_power(
 ) -> Tensor:
     """Mel power of waveforms (N, T) as (N, frames, n_mels)."""
     n_fft = len(window)
-    frames = pad(rows, (n_fft // 2, n_fft // 2)).unfold(1, n_fft, hop_length)
-    clips, length = frames.shape[:2]
+    half = n_fft // 2
+    clips = len(rows)
+    length = 1 + (rows.shape[1] + 2 * half - n_fft) // hop_length
     n_mels = sum(weights.shape[1] for _, weights in bands)
     power = bands[0][1].new_empty(clips, length, n_mels)
     limit = _FRAMES_PER_BLOCK.get(rows.device.type, 128)
-    # Short clips share a block, long ones are divided.
+    # Short clips share a block, long ones are divided. A wider copy of the
+    # whole batch would cost more than the work on it.
     step = max(1, limit // length)
     for i in range(0, clips, step):
+        part = rows[i : i + step].to(window.dtype)
+        frames = pad(part, (half, half)).unfold(1, n_fft, hop_length)
         for j in range(0, length, limit):
-            block = slice(i, i + step), slice(j, j + limit)
-            power[block] = _band_power(frames[block], window, bands)
+            power[i : i + step, j : j + limit] = _band_power(
+                frames[:, j : j + limit], window, bands
+            )
     return power
 
 

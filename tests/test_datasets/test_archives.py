@@ -106,6 +106,7 @@ def broken_member(path):
     'name, spoil, words',
     [
         ('a.npz/k1', lambda path: path.unlink(), 'does not exist'),
+        ('plain/a.npz/k1', None, 'does not exist'),
         ('a.npz/k9', None, "no array 'k9'; it holds 6: k0, k1"),
         ('a.npz', None, 'more than one array; it holds 6: k0'),
         ('a.npz/k1', lambda path: path.write_bytes(b''), '(0 bytes)'),
@@ -125,6 +126,7 @@ def test_faults_name_the_file(tmp_path, name, spoil, words):
     names = [f'k{i}' for i in range(6)]
     write_npz(tmp_path / 'a.npz', names)
     write_h5(tmp_path / 'a.h5', names, 'g')
+    (tmp_path / 'plain').write_bytes(b'no folder')
     archive, member = split_archive_path(str(tmp_path / name))
     if spoil:
         spoil(tmp_path / name.split('/')[0])
@@ -138,6 +140,29 @@ def test_pickled_objects_are_refused(tmp_path):
     np.savez(path, k1=np.array([dict(), 1], dtype=object))
     with pytest.raises(UnreadableFileError, match='k1.*allow_pickle'):
         read_array(str(path), 'k1')
+
+
+@pytest.mark.parametrize('value', ['text', h5py.Empty('f')])
+def test_hdf5_without_numbers(tmp_path, value):
+    path = tmp_path / 'a.h5'
+    with h5py.File(path, 'w') as file:
+        file['k1'] = value
+    with pytest.raises(UnreadableFileError, match='k1.*a text or nothing'):
+        LoadArray()(dict(img_path=f'{path}/k1'))
+
+
+def test_links_in_hdf5(tmp_path):
+    path = tmp_path / 'a.h5'
+    write_h5(path, ['k1'])
+    with h5py.File(path, 'a') as file:
+        file['soft'] = h5py.SoftLink('/range/k1')
+        file['hard'] = file['range/k1']
+        file['range/up'] = h5py.SoftLink('/')
+        file['gone'] = h5py.SoftLink('/nowhere')
+        file['out'] = h5py.ExternalLink('nowhere.h5', '/k')
+    names = ['hard', 'other', 'range/k1', 'soft']
+    assert list_arrays(str(path)) == names
+    np.testing.assert_array_equal(read_array(str(path), 'soft'), value('k1'))
 
 
 def test_missing_h5py_is_named(tmp_path, monkeypatch):
@@ -325,8 +350,10 @@ def test_missing_archive(root, folder, words):
 def test_missing_archive_of_a_list(root):
     (root / 'few.txt').write_text('k1\nk3\n')
     sides = dict(SIDES, target=dict(folder='gone.npz', suffix=''))
-    with pytest.raises(DatasetError, match=r'no target file: 2 \(k1, k3\)'):
-        build(root, ann_file='few.txt', sides=sides)
+    with pytest.raises(DatasetError) as caught:
+        build(root, ann_file='few.txt', sides=sides, strict=False)
+    assert "gone.npz', does not exist" in str(caught.value)
+    assert 'no target file' not in str(caught.value)
 
 
 def test_names_of_an_archive_are_listed_once(root, monkeypatch):

@@ -57,6 +57,17 @@ def test_every_image_is_drawn_equally_often():
     assert all(20 < number < 80 for number in times.values())
 
 
+def test_all_without_a_number():
+    assert draw_per_class(ITEMS, None, 0, CLASSES) == ITEMS
+
+
+def test_other_groups_than_those_of_the_items():
+    sketch = [item['img_path'][2] for item in ITEMS]
+    drawn = draw_per_class(ITEMS, 3, 0, CLASSES, groups=sketch)
+    uses = Counter((i['gt_label'], i['img_path'][2]) for i in drawn)
+    assert set(uses.values()) == {1} and len(uses) == 6
+
+
 def test_a_class_does_not_depend_on_the_others():
     cats = [item for item in ITEMS if item['gt_label'] == 0]
     both = draw_per_class(ITEMS, 3, 7, CLASSES)

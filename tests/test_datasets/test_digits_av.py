@@ -114,6 +114,17 @@ def test_few_labels(root):
     assert Counter(i['gt_label'] for i in few) == dict.fromkeys(range(10), 3)
 
 
+def test_recordings_alone_need_no_images(root):
+    both = items(root, labels_per_class=2)
+    (root / 'mnist.npz').unlink()
+    alone = items(root, labels_per_class=2, sides=('target',))
+    assert [item['target'] for item in alone] == [
+        item['target'] for item in both
+    ]
+    assert all('source' not in item for item in alone)
+    assert alone[0]['pair_id'] + '-' in both[0]['pair_id']
+
+
 def change_list(root, old, new):
     path = root / 'audio.csv'
     path.write_text(path.read_text().replace(old, new))
@@ -124,8 +135,14 @@ def change_list(root, old, new):
     [
         (lambda r: (r / 'audio/3_bob_1.wav').unlink(), 'no target file: 1'),
         (lambda r: change_list(r, ',3,bob', ',x,bob'), "line 2.: digit 'x'"),
-        (lambda r: change_list(r, 'digit', 'label'), 'it has file, label, sp'),
-        (lambda r: (r / 'audio.csv').write_text(''), 'it has no row. Put rec'),
+        (
+            lambda r: change_list(r, 'digit', 'label'),
+            "column 'digit'; it has 'file', 'label'",
+        ),
+        (
+            lambda r: (r / 'audio.csv').write_text(''),
+            'csv. has no row. Put rec',
+        ),
         (lambda r: (r / 'audio.csv').unlink(), 'not exist.*Put recordings'),
         (lambda r: (r / 'mnist.npz').unlink(), 'does not exist.*mnist.npz'),
         (

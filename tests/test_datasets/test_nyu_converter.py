@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mmcmcd.datasets import nyu_meta
+from mmcmcd.datasets.atomic_files import write_bytes
 from mmcmcd.datasets.converters import convert_nyu_depth_v2
 from mmcmcd.datasets.converters.nyu_layout import (
     is_complete,
     to_millimetres,
-    write_bytes,
 )
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 

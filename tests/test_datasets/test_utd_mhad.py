@@ -12,6 +12,7 @@ from scipy.io import savemat
 from mmcmcd.apis import run_tool
 from mmcmcd.datasets import UTDMHAD
 from mmcmcd.datasets.converters import convert_utd_mhad
+from mmcmcd.datasets.transforms import ResampleArray
 from mmcmcd.datasets.utd_mhad import ACTIONS
 from mmcmcd.errors import ConfigError, DatasetError
 
@@ -108,7 +109,8 @@ def test_few_labels_are_of_different_people(converted):
         (dict(sides=('skeleton', 'audio')), ConfigError, "['audio']"),
         (dict(subjects=(1, 9)), DatasetError, 'subjects 9; it has 1, 7'),
         (dict(subjects=()), DatasetError, 'it has 1, 7'),
-        (dict(sides=('depth',)), DatasetError, 'no depth file: 54'),
+        (dict(sides=('depth',)), DatasetError, 'archive of depth'),
+        (dict(sides=('depth',)), DatasetError, 'converters/utd_mhad.py'),
         (dict(labels_per_class=3), DatasetError, 'swipe_left (2)'),
         (dict(ann_file='gone.csv'), DatasetError, 'converters/utd_mhad.py'),
         (dict(data_root='gone'), DatasetError, 'converters/utd_mhad.py'),
@@ -126,7 +128,7 @@ def test_refusals(converted, kwargs, error, words):
     [
         ('key,label,action,subject\na,1,wave,1', 'disagree'),
         ('key,label,action,subject\na,27,fly,1', 'disagree'),
-        ('key,label,subject\na,1,1', "lacks the columns ['action']"),
+        ('key,label,subject\na,1,1', "no column 'action'; it has 'key', "),
     ],
 )
 def test_wrong_table(tmp_path, text, words):
@@ -169,6 +171,51 @@ def test_real_data():
     shapes = [tuple(item[side]['img'].shape) for side in sides]
     assert shapes[0][0] == 60 and shapes[1][0] == 6
     assert shapes[2] == (1, 12, 60, 80)
+
+
+def mean_correlation(skeletons, series):
+    """Of the speed of the right wrist and the magnitude of turn rates."""
+    found = []
+    for skeleton, values in zip(skeletons, series, strict=True):
+        wrist = skeleton.unflatten(0, (20, 3))[10]
+        speed = wrist.diff().norm(dim=0)
+        turning = values[3:].norm(dim=0)[None]
+        turning = ResampleArray(len(speed))(dict(img=turning))['img'][0]
+        found.append(np.corrcoef(speed, turning)[0, 1])
+    return np.mean(found)
+
+
+@pytest.mark.skipif(not REALDATA, reason='needs MMCMCD_REALDATA')
+def test_one_fraction_of_both_recordings_is_one_moment():
+    load = [
+        dict(
+            type='mmcmcd.OnSide',
+            sides=side,
+            transforms=[dict(type='mmcmcd.LoadArray', axes=axes)],
+        )
+        for side, axes in (('skeleton', 'TVC'), ('inertial', 'TC'))
+    ]
+    crop = dict(type='mmcmcd.SharedTemporalCrop', fraction=0.5)
+    dataset = UTDMHAD(
+        (1, 3, 5),
+        data_root=str(Path(REALDATA) / 'utd_mhad'),
+        pipeline=[*load, crop],
+    )
+    # The first 21 actions are those of the arm that wears the sensor.
+    arm = [i for i, item in enumerate(info(dataset)) if item['gt_label'] < 21]
+
+    def crops(seed):
+        np.random.seed(seed)
+        items = [dataset[i] for i in arm[::4]]
+        return [
+            [item[side]['img'] for item in items]
+            for side in ('skeleton', 'inertial')
+        ]
+
+    (skeletons, series), (others, _) = crops(0), crops(1)
+    together = mean_correlation(skeletons, series)
+    assert together > 0.5
+    assert together > mean_correlation(others, series) + 0.2
 
 
 # ------------------------------------------------------------ converter

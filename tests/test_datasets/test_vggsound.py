@@ -1,7 +1,12 @@
+import shutil
 from collections import Counter
 
+import cv2
+import numpy as np
 import pytest
-from mmengine.registry import DATASETS
+from conftest import REPO
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 
 from mmcmcd.datasets import VGGSound
 from mmcmcd.errors import ConfigError, DatasetError
@@ -163,6 +168,35 @@ def test_durations(tmp_path, warnings):
             VGGSound(data_root=root)
 
 
+def test_sound_alone_needs_no_frames(tmp_path, warnings):
+    root = make(tmp_path, durations=4.5)
+    both = items(data_root=root)
+    shutil.rmtree(tmp_path / 'frames')
+    sounds = items(data_root=root, sides=('target',))
+    assert [item['target'] for item in sounds] == [
+        item['target'] for item in both
+    ]
+    assert all('source' not in item for item in sounds)
+    assert [i['group_index'] for i in sounds] == [
+        i['group_index'] for i in both
+    ]
+    assert not warnings
+    with pytest.raises(DatasetError, match='no source file: 4'):
+        VGGSound(data_root=root, strict=True)
+    (tmp_path / 'audio' / f'{NAMES[1]}.wav').unlink()
+    with pytest.raises(DatasetError, match='no target file: 1'):
+        VGGSound(data_root=root, sides=['target'], strict=True)
+
+
+def test_frames_alone_need_no_sound(tmp_path):
+    root = make(tmp_path)
+    shutil.rmtree(tmp_path / 'audio')
+    (test,) = items('test', data_root=root, sides=('source',))
+    assert test['sides'] == ('source',) and 'target' not in test
+    assert test['source']['frame_times'] == [5.0]
+    assert test['source']['duration'] == 10.0
+
+
 def test_few_labels(tmp_path):
     root = make(tmp_path, ROWS[1:], NAMES[1:])
     few = items(data_root=root, labels_per_class=1, draw=3)
@@ -199,8 +233,49 @@ def test_missing_data_and_wrong_arguments(tmp_path):
     root = make(tmp_path, ROWS[:1])
     with pytest.raises(ConfigError, match="split='all' is unknown"):
         VGGSound('all', data_root=root)
+    with pytest.raises(ConfigError, match=r"names \['audio'\].*'target'"):
+        VGGSound(data_root=root, sides=('target', 'audio'))
     with pytest.raises(DatasetError, match=r"'val'; it has test \(1\)"):
         VGGSound('val', data_root=root)
     (tmp_path / 'vggsound.csv').write_text('\n')
     with pytest.raises(DatasetError, match='has no row'):
         VGGSound(data_root=root)
+
+
+def build_from_config(root, name):
+    config = Config.fromfile(REPO / f'configs/_base_/datasets/{name}.py')
+    cfg = config.train_dataloader.dataset
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(dict(cfg, data_root=root))
+
+
+def write_sounds(root, wave):
+    soundfile = pytest.importorskip('soundfile')
+    for path in (root / 'audio').iterdir():
+        soundfile.write(path, wave, 16000)
+
+
+def test_partly_silent_clip_is_never_banned(tmp_path):
+    root = make(tmp_path)
+    for path in (tmp_path / 'frames').rglob('*.jpg'):
+        cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    # Nothing is heard in the first eight of ten seconds.
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 160000)
+    wave[:128000] = 0
+    write_sounds(tmp_path, wave)
+    dataset = build_from_config(root, 'vggsound_pairs')
+    spans = [
+        float(np.ptp(dataset[i % 4]['inputs']['target'].numpy()))
+        for i in range(24)
+    ]
+    assert min(spans) == 0 < max(spans)  # silent segments were drawn
+    assert dataset.num_skipped == 0
+
+
+def test_fine_tuning_needs_no_frames(tmp_path):
+    root = make(tmp_path)
+    shutil.rmtree(tmp_path / 'frames')
+    write_sounds(tmp_path, np.zeros(160000))
+    dataset = build_from_config(root, 'vggsound_cls')
+    assert len(dataset) == 4
+    assert dataset[0]['inputs'].shape == (1, 80000)

@@ -1,6 +1,7 @@
 import csv
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 
@@ -16,6 +17,7 @@ from mmcmcd.datasets.converters import (
     vggsound,
 )
 from mmcmcd.datasets.converters.video_clip import read_video_clip
+from mmcmcd.datasets.vggsound import read_durations
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
 soundfile = pytest.importorskip('soundfile')
@@ -253,6 +255,57 @@ def test_unreadable_clips_are_listed_and_tried_again(tmp_path, clip):
     assert (summary.converted, summary.kept) == (2, 1)
     assert unreadable(tmp_path) == {}
     assert len(content(tmp_path / 'out')) == 3 * 3 + 4
+
+
+def test_folders_one_after_the_other(tmp_path, clip):
+    """As the archives of the set come, of which the former are deleted."""
+    make_list(tmp_path)
+    folder = make_clips(tmp_path, clip, NAMES[:2])
+    cut(folder / f'{NAMES[1]}.mp4', 0.5)
+    convert(tmp_path)
+    durations = (tmp_path / 'out/clips.csv').read_text()
+    shutil.rmtree(folder)
+    make_clips(tmp_path, clip, NAMES[2:])
+    summary = convert(tmp_path)
+    assert (summary.converted, summary.kept) == (1, 0)
+    assert summary.absent == dict(train=0, test=1)
+    assert list(unreadable(tmp_path)) == [NAMES[1]]
+    found = read_durations(str(tmp_path / 'out'))
+    assert sorted(found) == [NAMES[0], NAMES[2]]
+    text = (tmp_path / 'out/clips.csv').read_text()
+    assert durations.splitlines()[1] in text.splitlines()
+    # A better copy of the clip that was unreadable.
+    shutil.rmtree(folder)
+    make_clips(tmp_path, clip, NAMES[1:2])
+    convert(tmp_path)
+    assert unreadable(tmp_path) == {}
+    assert sorted(read_durations(str(tmp_path / 'out'))) == sorted(NAMES)
+
+
+def test_durations_of_an_interrupted_run_are_measured(tmp_path, clip):
+    make_list(tmp_path)
+    folder = make_clips(tmp_path, clip, NAMES[:2])
+    convert(tmp_path)
+    out = tmp_path / 'out'
+    durations = (out / 'clips.csv').read_text()
+    (out / 'clips.csv').unlink()
+    text, missing = check_layout(out)
+    assert missing == 1
+    assert f'no duration in clips.csv: 1 ({NAMES[0]})' in text
+    (folder / f'{NAMES[0]}.mp4').unlink()
+    convert(tmp_path)
+    assert (out / 'clips.csv').read_text() == durations
+    assert 'no duration' not in check_layout(out)[0]
+
+
+@pytest.mark.parametrize('name', ['clips.csv', 'unreadable.csv'])
+def test_damaged_table(tmp_path, clip, name):
+    make_list(tmp_path)
+    make_clips(tmp_path, clip, NAMES[:1])
+    convert(tmp_path)
+    (tmp_path / 'out' / name).write_text('x\ny\n')
+    with pytest.raises(DatasetError, match=f'{name}. is damaged.*Remove it'):
+        convert(tmp_path)
 
 
 def test_processes_give_the_same(tmp_path, clip):

@@ -137,6 +137,7 @@ def test_tool(config, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, config) == 0
     text = capsys.readouterr()
     assert 'ETA' in text.err
+    assert 'after: mmcmcd.LoadArray mmcmcd.ClampArray\n' in text.out
     assert 'radar: written, 7 arrays' in text.out and 'mean: ' in text.out
     before = (tmp_path / 'statistics.json').read_bytes()
 
@@ -162,6 +163,27 @@ def test_other_data_need_force(config, tmp_path, monkeypatch, capsys):
     assert read(tmp_path) == before
     assert run(monkeypatch, config, '--force') == 0
     assert read(tmp_path)['imu']['items'] == 9
+
+
+def test_other_content_needs_force(config, tmp_path):
+    """The same names and sizes, other numbers."""
+    compute(config)
+    size = (tmp_path / 'imu.npz').stat().st_size
+    spoil(tmp_path, 7.0)
+    assert (tmp_path / 'imu.npz').stat().st_size == size
+    with pytest.raises(ConfigError, match="side 'imu'.*written anew"):
+        compute(config)
+    results = compute(config, force=True)
+    assert results[1].entry['mean'] == read(tmp_path)['imu']['mean']
+
+
+def test_a_loader_is_needed_before(config):
+    text = config.read_text()
+    config.write_text(
+        text.replace("dict(type='mmcmcd.LoadArray', rate=50.),", '')
+    )
+    with pytest.raises(ConfigError, match='Put it behind a loader'):
+        compute(config)
 
 
 def test_other_transforms_need_force(config, tmp_path, monkeypatch, capsys):

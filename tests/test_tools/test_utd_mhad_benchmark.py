@@ -6,6 +6,8 @@ import pytest
 from conftest import REPO
 from utd_mhad_sample import write_sample
 
+from mmcmcd.errors import ConfigError
+
 TOOL = REPO / 'tools' / 'benchmarks' / 'utd_mhad.py'
 
 
@@ -69,6 +71,12 @@ def test_settings_are_tuned_and_used(tool, monkeypatch, tmp_path, capsys):
     assert all(r['setting'] == settings[r['method']] for r in runs)
     assert all(r['seconds'] > 0 for r in runs)
 
+    chosen.write_text(json.dumps({'CMC': 0}))
+    with pytest.raises(ConfigError, match=r"none of \['target-only SSL'\]"):
+        run(
+            tool, monkeypatch, *common, 'supervised',
+            '--settings', chosen, '--work-dir', tmp_path / 'test',
+        )  # fmt: skip
     run(tool, monkeypatch, *common, 'supervised', *tuned)
     assert capsys.readouterr().out.count('done before') >= 4
 

@@ -142,21 +142,29 @@ def parse_args():
     parser.add_argument(
         '--teachers', nargs='+', choices=TEACHERS, default=[*TEACHERS]
     )
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        choices=GRID,
+        default=[*GRID],
+        metavar='NAME',
+        help=f'out of {", ".join(map(repr, GRID))} (default: all)',
+    )
     parser.add_argument('--work-dir', required=True)
     return parser.parse_args()
 
 
-def all_arms(teachers):
+def all_arms(teachers, methods=None):
     """Every method, by every teacher, with every setting."""
     return [
         Arm(method, teacher, setting)
-        for method, grid in GRID.items()
+        for method in methods or GRID
         for teacher in (teachers if method != CONTROL else ('',))
-        for setting in range(len(grid))
+        for setting in range(len(GRID[method]))
     ]
 
 
-def read_settings(path):
+def read_settings(path, methods):
     """The setting of each method, 0 where there is no file."""
     if path is None:
         return dict.fromkeys(GRID, 0)
@@ -165,10 +173,11 @@ def read_settings(path):
             f"--settings '{path}' does not exist; run with --tune to get it."
         )
     settings = json.loads(Path(path).read_text())
-    if settings.keys() != GRID.keys():
+    missing = sorted(set(methods) - settings.keys())
+    if missing:
         raise ConfigError(
-            f"--settings '{path}' has {sorted(settings)}, expected "
-            f'{sorted(GRID)}. Run with --tune to get a new one.'
+            f"--settings '{path}' has none of {missing}, only of "
+            f'{sorted(settings)}. Run with --tune to get them.'
         )
     return settings
 
@@ -277,9 +286,9 @@ def main():
     """Train, fine-tune, print and write the tables."""
     args = parse_args()
     work_dir = Path(args.work_dir) / args.target
-    arms = all_arms(args.teachers)
+    arms = all_arms(args.teachers, args.methods)
     if not args.tune:
-        settings = read_settings(args.settings)
+        settings = read_settings(args.settings, args.methods)
         arms = [arm for arm in arms if arm.setting == settings[arm.method]]
     comparison = Comparison(
         args.target, 'tune' if args.tune else 'test', work_dir

@@ -43,6 +43,7 @@ def main():
             f'{entry["values"]} values per channel, {entry["skipped"]} '
             'unreadable'
         )
+        print('  after:', *(step['type'] for step in entry['transforms']))
         for name in ('mean', 'std'):
             print(f'  {name}:', *(f'{value:.4g}' for value in entry[name]))
 

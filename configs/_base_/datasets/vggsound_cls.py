@@ -23,6 +23,7 @@ train_dataloader = dict(
         type='mmcmcd.VGGSound',
         data_root='data/vggsound/',
         split='train',
+        sides=('target', ),
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=64,
@@ -34,6 +35,7 @@ val_dataloader = dict(
         type='mmcmcd.VGGSound',
         data_root='data/vggsound/',
         split='test',
+        sides=('target', ),
         pipeline=test_pipeline,
         test_mode=True))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))

@@ -24,7 +24,12 @@ train_pipeline = [
         type='mmcmcd.OnSide',
         sides='target',
         transforms=[
-            dict(type='mmcmcd.LoadAudio', sampling_rate=16000, pad='repeat'),
+            # Else every silent draw would ban a partly silent clip for good.
+            dict(
+                type='mmcmcd.LoadAudio',
+                sampling_rate=16000,
+                pad='repeat',
+                on_silent='keep'),
             dict(type='mmcmcd.RandomGain', db=6.),
         ]),
     dict(type='mmcmcd.PackPairedInputs'),
@@ -66,7 +71,7 @@ train_dataloader = dict(
         type='mmcmcd.VGGSound',
         data_root='data/vggsound/',
         split='train',
-        # Some clips are silent, in part or as a whole.
+        # One damaged file does not stop a long run.
         on_unreadable='skip',
         pipeline=train_pipeline))
 # Retrieval between held-out frames and sounds.

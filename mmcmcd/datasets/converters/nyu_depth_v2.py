@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from mmengine.utils import ProgressBar
 
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
 from ..nyu_meta import NUM_FRAMES, map_raw_to_40, split_ids
+from ..progress import progress_bar
 from .nyu_layout import (
     frame_paths,
     is_complete,
@@ -174,7 +174,7 @@ def _read_scenes(file, num_frames):
 def _convert_frames(file, mat, out, suffix, missing):
     if not missing:
         return
-    bar = ProgressBar(len(missing))
+    bar = progress_bar(len(missing))
     for index in missing:
         try:
             frame = {name: file[name][index] for name in _DTYPES}
@@ -194,4 +194,4 @@ def _convert_frames(file, mat, out, suffix, missing):
             suffix,
         )
         bar.update()
-    print()
+    bar.file.write('\n')

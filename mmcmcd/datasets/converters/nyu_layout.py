@@ -12,6 +12,7 @@ import os
 import cv2
 import numpy as np
 
+from ..atomic_files import write_bytes, write_text
 from ..nyu_meta import NYU13_CLASSES, NYU40_CLASSES, map_40_to_13
 
 _JPEG_QUALITY = 95
@@ -19,24 +20,6 @@ _MARKS = {
     '.png': (b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'),
     '.jpg': (b'\xff\xd8', b'\xff\xd9'),
 }
-
-
-def write_bytes(path, content):
-    """Write a file at once: it is there complete, or not at all.
-
-    Args:
-        path (Path): Where to; folders are made.
-        content (bytes): What.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
-def write_text(path, text):
-    """Write a text file at once, see :func:`write_bytes`."""
-    write_bytes(path, text.encode())
 
 
 def frame_paths(root, name, rgb_suffix='.jpg'):

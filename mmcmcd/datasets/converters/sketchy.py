@@ -11,13 +11,14 @@ from pathlib import Path
 
 from mmcmcd.errors import ConfigError, DatasetError
 
+from ..atomic_files import write_text
 from ..class_labels import resolve_classes, shorten
+from ..csv_tables import format_csv
 from ..pair_audit import audit_pairs
 from ..pair_scan import read_list
 from ..paired_dataset import require_data_root
 from ..photo_sketch_table import COLUMNS
 from ..sketchy import SKETCHY_HOWTO
-from .nyu_layout import write_text
 
 RENDERING = 'tx_000000000000'
 # Archives are unpacked with or without their top folders.
@@ -154,20 +155,17 @@ def write_table(rows, out, force=False):
     Raises:
         DatasetError: There is a table with other content.
     """
-    out, text = Path(out), io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
+    out, text = Path(out), format_csv(COLUMNS, rows)
     if out.exists():
         there = out.read_text(encoding='utf-8', errors='replace')
-        if there == text.getvalue():
+        if there == text:
             return False
         if not force:
             raise DatasetError(
                 f"'{out}' exists and differs: {_difference(there, rows)}. "
                 'Use --force to replace it, or --out to write another file.'
             )
-    write_text(out, text.getvalue())
+    write_text(out, text)
     return True
 
 

@@ -1,21 +1,20 @@
 """Conversion of the official files of UTD-MHAD, one per clip and modality."""
 
-import csv
 import io
 import re
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from mmengine.utils import ProgressBar
 from scipy.io import loadmat
 
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
+from ..atomic_files import write_bytes, write_text
+from ..csv_tables import format_csv
+from ..progress import progress_bar
 from ..utd_mhad import ACTIONS, ARCHIVES, UTD_MHAD_HOWTO
-from .nyu_layout import write_bytes, write_text
 
 NUM_CLIPS = 861  # of the official release
 DEPTH_FRAMES = 12
@@ -90,7 +89,7 @@ def convert_utd_mhad(raw, out, modalities=tuple(ARCHIVES)):
     clips = _find_clips(raw)
     summary, rows = UTDMHADSummary(), []
     arrays = {modality: {} for modality in modalities}
-    bar = ProgressBar(len(clips), file=sys.stderr)
+    bar = progress_bar(len(clips))
     for clip, files in sorted(clips.items()):
         key = 'a{:02d}_s{}_t{}'.format(*clip)
         try:
@@ -102,7 +101,7 @@ def convert_utd_mhad(raw, out, modalities=tuple(ARCHIVES)):
             for modality, array in loaded.items():
                 arrays[modality][key] = _compact(modality, array)
         bar.update()
-    print(file=sys.stderr)
+    bar.file.write('\n')
     summary.converted = len(rows)
     if not rows:
         raise DatasetError(
@@ -114,8 +113,8 @@ def convert_utd_mhad(raw, out, modalities=tuple(ARCHIVES)):
     faults = [
         dict(key=key, fault=text) for key, text in summary.faults.items()
     ]
-    _write_table(out / FAULTS, ('key', 'fault'), faults)
-    _write_table(out / 'index.csv', _COLUMNS, rows)
+    write_text(out / FAULTS, format_csv(('key', 'fault'), faults))
+    write_text(out / 'index.csv', format_csv(_COLUMNS, rows))
     return summary
 
 
@@ -202,11 +201,3 @@ def _write_archive(path, arrays):
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
-
-
-def _write_table(path, columns, rows):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

@@ -8,13 +8,11 @@ every clip, in seconds), ``unreadable.csv`` (clips of no use, and why),
 from the first sample of the sound.
 """
 
-import csv
 import io
 import json
 import os
 import shutil
 import signal
-import sys
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,14 +22,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-from mmengine.utils import ProgressBar
 
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
+from ..atomic_files import write_bytes, write_text
 from ..class_labels import shorten
-from ..pair_scan import list_faults
-from ..vggsound import CLIP_LIST, DURATIONS, VGGSound, read_clip_list
-from .nyu_layout import write_bytes, write_text
+from ..csv_tables import format_csv
+from ..pair_scan import list_faults, read_list, rows_from_csv
+from ..progress import progress_bar
+from ..vggsound import (
+    CLIP_LIST,
+    DURATIONS,
+    VGGSound,
+    read_clip_list,
+    read_durations,
+)
 from .video_clip import import_av, read_video_clip
 
 UNREADABLE = 'unreadable.csv'
@@ -88,7 +93,8 @@ class ConversionSummary:
         converted (int): Clips that are new.
         kept (int): Clips that were there already.
         unreadable (dict[str, str]): Reasons, by clip.
-        absent (dict[str, int]): Clips of the list without a file, by split.
+        absent (dict[str, int]): Clips of the list without a file that were
+            not converted before either, by split.
         unlisted (int): Files that the list does not have.
     """
 
@@ -127,7 +133,8 @@ def convert_vggsound(clips_dir, ann_file, out, settings=None, workers=1):
 
     A clip appears complete or not at all (its sound comes last), and complete
     ones are skipped: after an interruption simply run it again. What cannot
-    be used is listed, and tried again the next time.
+    be used is listed, and tried again the next time. Archives can be
+    converted one after the other into the same set, and deleted in between.
 
     Args:
         clips_dir (str | Path): Folder of ``<youtube id>_<start>.mp4`` (or
@@ -144,8 +151,8 @@ def convert_vggsound(clips_dir, ann_file, out, settings=None, workers=1):
         ConfigError: A package is not installed, or ``workers`` is not
             positive.
         DatasetError: The folder or the list is missing, the list is broken,
-            no clip of it is there, ``out`` was made with other settings, or
-            a process died.
+            no clip of it is there, ``out`` was made with other settings, a
+            table in it is damaged, or a process died.
     """
     if workers < 1:
         raise ConfigError(f'workers={workers} must be positive.')
@@ -163,6 +170,7 @@ def convert_vggsound(clips_dir, ann_file, out, settings=None, workers=1):
             'digits.'
         )
     _keep_settings(out, settings)
+    durations, reasons = read_durations(str(out)), _read_reasons(out)
     _copy_list(Path(ann_file), out / CLIP_LIST)
     outcomes = _run(
         partial(_convert_clip, out=out, settings=settings),
@@ -172,14 +180,13 @@ def convert_vggsound(clips_dir, ann_file, out, settings=None, workers=1):
     outcomes = dict(zip(present, outcomes, strict=True))
     good = {name: o for name, o in outcomes.items() if not o.reason}
     unreadable = {n: o.reason for n, o in outcomes.items() if o.reason}
-    _write_csv(
-        out / DURATIONS,
-        ('clip', 'duration'),
-        [(name, f'{o.duration:.4f}') for name, o in good.items()],
-    )
-    _write_csv(out / UNREADABLE, ('clip', 'reason'), unreadable.items())
+    durations.update((name, o.duration) for name, o in good.items())
+    durations = _complete_durations(out, settings, durations)
+    _write_durations(out, durations)
+    _write_reasons(out, {**reasons, **unreadable}, durations)
     absent = Counter(dict.fromkeys(('train', 'test'), 0))
-    absent.update(c.split for name, c in clips.items() if name not in files)
+    there = files.keys() | durations.keys()
+    absent.update(c.split for name, c in clips.items() if name not in there)
     converted = sum(outcome.is_new for outcome in good.values())
     return ConversionSummary(
         converted=converted,
@@ -204,6 +211,7 @@ def check_layout(root):
         DatasetError: The root or the list is missing, or the list is broken.
     """
     lines, missing = [], 0
+    durations = read_durations(str(root))
     for split in sorted({clip.split for clip in _list_of(root)}):
         dataset = VGGSound(split, data_root=str(root), lazy_init=True)
         pairs, faults = dataset.scan()
@@ -213,6 +221,14 @@ def check_layout(root):
             f'{split}: {len(pairs)} clips complete, {len(bad)} missing or '
             'incomplete'
         )
+        unknown = [
+            p['pair_id'] for p in pairs if p['pair_id'] not in durations
+        ]
+        if unknown:
+            lines.append(
+                f'  no duration in {DURATIONS}: {len(unknown)} '
+                f'({shorten(unknown, 3)}); convert again'
+            )
         for kind, names in faults.items():
             some = shorten(list_faults(names), 3)
             lines.append(f'  {kind}: {len(names)} ({some})')
@@ -326,7 +342,7 @@ def _write_frames(folder, frames):
 
 def _run(function, tasks, workers):
     """Apply a function to all tasks, with progress; results in order."""
-    bar = ProgressBar(len(tasks), file=sys.stderr)
+    bar = progress_bar(len(tasks))
     results = []
     if workers == 1:
         for task in tasks:
@@ -346,7 +362,7 @@ def _run(function, tasks, workers):
                     'clips later. What is finished is kept: run again with '
                     'fewer workers, or take this file away.'
                 ) from None
-    sys.stderr.write('\n')
+    bar.file.write('\n')
     return results
 
 
@@ -355,9 +371,49 @@ def _start_worker():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _write_csv(path, header, rows):
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+def _complete_durations(out, settings, known):
+    """Seconds of all complete clips, of whatever run, by name.
+
+    Those that an interrupted run left behind are measured.
+    """
+    soundfile = _import_soundfile()
+    sounds = {p.stem: p for p in out.glob(f'audio/*.{settings.audio_format}')}
+    frames = {path.name for path in out.glob('frames/*')}
+    return {
+        name: known[name]
+        if name in known
+        else soundfile.info(sounds[name]).duration
+        for name in sorted(sounds.keys() & frames)
+    }
+
+
+def _write_durations(out, durations):
+    rows = [
+        dict(clip=name, duration=f'{seconds:.4f}')
+        for name, seconds in durations.items()
+    ]
+    write_text(out / DURATIONS, format_csv(('clip', 'duration'), rows))
+
+
+def _read_reasons(out):
+    """Why clips were unreadable in former runs, by name."""
+    path = out / UNREADABLE
+    if not path.exists():
+        return {}
+    rows = rows_from_csv(read_list(str(path)), path)
+    try:
+        return {row['clip']: row['reason'] for row in rows}
+    except KeyError:
+        raise DatasetError(
+            f"'{path}' is damaged; expected the columns clip and reason. "
+            'Remove it.'
+        ) from None
+
+
+def _write_reasons(out, reasons, complete):
+    rows = [
+        dict(clip=name, reason=reason)
+        for name, reason in sorted(reasons.items())
+        if name not in complete
+    ]
+    write_text(out / UNREADABLE, format_csv(('clip', 'reason'), rows))

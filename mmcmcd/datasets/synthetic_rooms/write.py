@@ -1,6 +1,7 @@
 """A set of rooms on disk, in the layout of a prepared NYU-Depth V2."""
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +10,9 @@ from mmengine.utils import track_parallel_progress, track_progress
 
 from mmcmcd.errors import ConfigError, DatasetError
 
-from ..converters.nyu_layout import (
-    write_classes,
-    write_frame,
-    write_split,
-    write_text,
-)
+from ..atomic_files import write_text
+from ..converters.nyu_layout import write_classes, write_frame, write_split
+from ..progress import ThrottledStream
 from .render import VIEWS_PER_ROOM, check_request, render_room
 
 # To be raised whenever the same arguments give other pictures.
@@ -91,12 +89,17 @@ def write_rooms(
         _make_frame,
         root=out_dir, seed=seed, height=height, width=width, holes=holes,
     )  # fmt: skip
+    stream = ThrottledStream(sys.stderr)
     if nproc > 1:
         track_parallel_progress(
-            make, range(num_frames), nproc, chunksize=VIEWS_PER_ROOM
+            make,
+            range(num_frames),
+            nproc,
+            chunksize=VIEWS_PER_ROOM,
+            file=stream,
         )
     else:
-        track_progress(make, range(num_frames))
+        track_progress(make, range(num_frames), file=stream)
     for split, frames in splits.items():
         groups = [f'room_{frame // VIEWS_PER_ROOM:04d}' for frame in frames]
         write_split(out_dir, split, _names(frames), groups)

@@ -9,7 +9,14 @@ from torch.nn.functional import interpolate
 from mmcmcd.errors import ConfigError
 from mmcmcd.registry import TRANSFORMS
 
-from .arrays import array_of, replace_array, timed_array_of
+from .arrays import (
+    array_of,
+    is_number,
+    is_range,
+    is_whole,
+    replace_array,
+    timed_array_of,
+)
 
 
 class _RandomArrayTransform(BaseTransform):
@@ -21,10 +28,7 @@ class _RandomArrayTransform(BaseTransform):
     """
 
     def __init__(self, prob):
-        if not 0 <= prob <= 1:
-            raise ConfigError(
-                f'{type(self).__name__}: prob must be in [0, 1], got {prob}.'
-            )
+        _check_share(self, 'prob', prob)
         self.prob = prob
 
     def transform(self, results):
@@ -59,10 +63,17 @@ class _RandomArrayTransform(BaseTransform):
         return f'{self.__class__.__name__}({arguments})'
 
 
-def _check_not_negative(owner, name, value):
-    if not value >= 0:
+def _check_share(owner, name, value):
+    if not (is_number(value) and 0 <= value <= 1):
         raise ConfigError(
-            f'{type(owner).__name__}: {name} must be 0 or more, got {value}.'
+            f'{type(owner).__name__}: {name} must be in [0, 1], got {value!r}.'
+        )
+
+
+def _check_not_negative(owner, name, value):
+    if not (is_number(value) and value >= 0):
+        raise ConfigError(
+            f'{type(owner).__name__}: {name} must be 0 or more, got {value!r}.'
         )
 
 
@@ -156,11 +167,7 @@ class RandomTimeMask(_RandomArrayTransform):
 
     def __init__(self, max_fraction, fill=0.0, prob=1.0):
         super().__init__(prob)
-        if not 0 <= max_fraction <= 1:
-            raise ConfigError(
-                'RandomTimeMask: max_fraction must be in [0, 1], got '
-                f'{max_fraction}.'
-            )
+        _check_share(self, 'max_fraction', max_fraction)
         self.max_fraction = max_fraction
         self.fill = fill
 
@@ -220,6 +227,7 @@ class RandomRotation3D(_RandomArrayTransform):
                 "RandomRotation3D: axis must be 'x', 'y' or 'z', got "
                 f'{axis!r}.'
             )
+        _check_not_negative(self, 'max_angle', max_angle)
         self.max_angle = max_angle
         self.axis = axis
 
@@ -285,8 +293,14 @@ def _check_interpolation(owner, interpolation):
         )
 
 
-def _height_and_width(size):
-    return (size, size) if isinstance(size, int) else tuple(size)
+def _height_and_width(owner, size):
+    sides = size if isinstance(size, (list, tuple)) else (size, size)
+    if len(sides) != 2 or not all(is_whole(side, 1) for side in sides):
+        raise ConfigError(
+            f'{type(owner).__name__}: size must be a whole number, or '
+            f'(height, width), 1 or more, got {size!r}.'
+        )
+    return tuple(sides)
 
 
 def _clip_of(results, owner):
@@ -316,11 +330,14 @@ class ResizeClip(BaseTransform):
         size (int | tuple[int, int]): Height and width.
         interpolation (str): 'nearest' or 'bilinear'. Defaults to 'nearest',
             which mixes no depth across edges and holes.
+
+    Raises:
+        ConfigError: An argument makes no sense, or ``img`` is no clip.
     """
 
     def __init__(self, size, interpolation='nearest'):
         _check_interpolation(self, interpolation)
-        self.size = _height_and_width(size)
+        self.size = _height_and_width(self, size)
         self.interpolation = interpolation
 
     def transform(self, results):
@@ -364,7 +381,7 @@ class RandomResizedCropClip(_RandomArrayTransform):
             which mixes no depth across edges and holes.
 
     Raises:
-        ConfigError: A range is not in order, or ``img`` is no clip.
+        ConfigError: An argument makes no sense, or ``img`` is no clip.
     """
 
     def __init__(
@@ -376,17 +393,17 @@ class RandomResizedCropClip(_RandomArrayTransform):
     ):
         super().__init__(prob=1.0)
         _check_interpolation(self, interpolation)
-        if not 0 < area_ratio[0] <= area_ratio[1] <= 1:
+        if not is_range(area_ratio, 1):
             raise ConfigError(
                 'RandomResizedCropClip: area_ratio must be 0 < low <= high '
-                f'<= 1, got {area_ratio}.'
+                f'<= 1, got {area_ratio!r}.'
             )
-        if not 0 < aspect_ratio[0] <= aspect_ratio[1]:
+        if not is_range(aspect_ratio, np.inf):
             raise ConfigError(
                 'RandomResizedCropClip: aspect_ratio must be 0 < low <= '
-                f'high, got {aspect_ratio}.'
+                f'high, got {aspect_ratio!r}.'
             )
-        self.size = _height_and_width(size)
+        self.size = _height_and_width(self, size)
         self.area_ratio = tuple(area_ratio)
         self.aspect_ratio = tuple(aspect_ratio)
         self.interpolation = interpolation

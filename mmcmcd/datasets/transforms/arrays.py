@@ -6,6 +6,7 @@ a series is (C, T), a clip (C, T, H, W).
 
 import json
 import os.path as osp
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -20,6 +21,28 @@ from .loading import decode_npy, read_bytes
 
 _SPACE = 'DHW'
 _DELIMITERS = ',;\t'
+_MISSING = frozenset({'', 'na', 'n/a', 'nan', 'null', 'none'})
+
+
+def is_number(value):
+    """Whether a value is one finite number: no text, no bool."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and bool(np.isfinite(value))
+
+
+def is_whole(value, least):
+    """Whether a value is a whole number, ``least`` or more."""
+    return is_number(value) and isinstance(value, Integral) and value >= least
+
+
+def is_range(value, most):
+    """Whether a value is (low, high) with 0 < low <= high <= most."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(map(is_number, value))
+        and 0 < value[0] <= value[1] <= most
+    )
 
 
 def array_of(results, owner):
@@ -33,9 +56,14 @@ def array_of(results, owner):
         torch.Tensor: (C, T, *space), or a spectrogram (C, mel, T).
 
     Raises:
-        ConfigError: It is an image.
+        ConfigError: It is an image, or nothing is loaded yet.
     """
-    array = results['img']
+    array = results.get('img')
+    if array is None:
+        raise ConfigError(
+            f'{type(owner).__name__}: there is no array yet. Put it behind a '
+            'loader such as mmcmcd.LoadArray.'
+        )
     if not isinstance(array, torch.Tensor) or array.ndim < 2:
         raise ConfigError(
             f'{type(owner).__name__}: expected a tensor (channels, time, '
@@ -82,7 +110,9 @@ class LoadArray(BaseTransform):
     An array in an archive has a path like that of a file in a folder:
     ``data/inertial.npz/a01_s1_t1``, ``data/radar.h5/day1/0007``. An archive
     with one array needs no name behind it. A ``.csv`` file has one row per
-    position of the first axis; a first line that is no numbers is a header.
+    position of the first axis. A first line with text and without any number
+    is a header; empty cells and 'NA', 'NaN', 'null', 'None' are NaN, see
+    ``invalid``; lines that are all blank are skipped.
 
     Required Keys:
 
@@ -97,17 +127,20 @@ class LoadArray(BaseTransform):
 
     Args:
         axes (str): One letter per stored axis, in stored order: 'T' is time,
-            'D', 'H' and 'W' are space; all other letters become channels,
-            flattened in stored order. 'TC' is a table with a row per time
-            step, 'TVC' a skeleton (channels x, y, z of the first joint, then
-            of the second, ...), 'THW' a video of depth, 'T' one channel.
-            Defaults to 'TC'.
+            'D', 'H' and 'W' are space, brought into this order; all other
+            letters become channels, flattened in stored order. 'TC' is a
+            table with a row per time step, 'TVC' a skeleton (channels x, y, z
+            of the first joint, then of the second, ...), 'THW' a video of
+            depth, 'T' one channel. Defaults to 'TC'.
         rate (float, optional): Samples per second along T.
         expected_channels (int, optional): Refuse arrays with another number
             of channels.
         invalid (str | float): What to do with NaN and infinite values:
             'error', or the number that takes their place. Defaults to
             'error'.
+        channels (Sequence[int], optional): Keep only these channels, counted
+            from 0, for example to leave out a column of timestamps. Defaults
+            to None: all.
 
     Raises:
         ConfigError: An argument makes no sense.
@@ -116,29 +149,44 @@ class LoadArray(BaseTransform):
     """
 
     def __init__(
-        self, axes='TC', rate=None, expected_channels=None, invalid='error'
+        self,
+        axes='TC',
+        rate=None,
+        expected_channels=None,
+        invalid='error',
+        channels=None,
     ):
-        if axes.count('T') != 1 or len(set(axes)) != len(axes):
+        if (
+            not isinstance(axes, str)
+            or axes.count('T') != 1
+            or len(set(axes)) != len(axes)
+        ):
             raise ConfigError(
                 f'LoadArray: axes={axes!r} must have one letter per stored '
                 "axis, all different, one of them 'T' (time)."
             )
-        if rate is not None and not rate > 0:
+        if rate is not None and not (is_number(rate) and rate > 0):
             raise ConfigError(
                 f'LoadArray: rate must be positive (samples per second), got '
-                f'{rate}.'
+                f'{rate!r}.'
             )
-        if invalid != 'error' and not np.isfinite(_as_float(invalid)):
+        if invalid != 'error' and not is_number(invalid):
             raise ConfigError(
                 "LoadArray: invalid must be 'error' or a finite number, got "
                 f'{invalid!r}.'
+            )
+        if channels is not None and not _are_places(channels):
+            raise ConfigError(
+                'LoadArray: channels must be a list of whole numbers, 0 or '
+                f'more, got {channels!r}.'
             )
         self.axes = axes
         self.rate = rate
         self.expected_channels = expected_channels
         self.invalid = invalid
-        self._space = [i for i, name in enumerate(axes) if name in _SPACE]
-        self._channels = [
+        self.channels = None if channels is None else list(channels)
+        self._space = [axes.index(name) for name in _SPACE if name in axes]
+        self._flattened = [
             i for i, name in enumerate(axes) if name not in _SPACE + 'T'
         ]
 
@@ -153,6 +201,8 @@ class LoadArray(BaseTransform):
                 f'(shape {stored.shape}, axes {self.axes!r}), '
                 f'expected_channels is {self.expected_channels}.'
             )
+        if self.channels is not None:
+            array = self._kept(array, path)
         replace_array(results, torch.from_numpy(array))
         results['ori_shape'] = results['img_shape']
         results['modality'] = 'clip' if self._space else 'series'
@@ -195,23 +245,33 @@ class LoadArray(BaseTransform):
     def _channels_first(self, array):
         """Bring the stored axes into the order (C, T, *space)."""
         time = self.axes.index('T')
-        array = array.transpose(*self._channels, time, *self._space)
-        behind = array.shape[len(self._channels) :]
+        array = array.transpose(*self._flattened, time, *self._space)
+        behind = array.shape[len(self._flattened) :]
         return np.ascontiguousarray(array.reshape(-1, *behind))
+
+    def _kept(self, array, path):
+        """Take out the channels that are asked for."""
+        if max(self.channels) >= len(array):
+            raise UnreadableFileError(
+                f'Too few channels: {path} has {len(array)}, LoadArray is '
+                f'to keep channels={self.channels}, counted from 0.'
+            )
+        return array[self.channels]
 
     def __repr__(self):
         return (
             f'{self.__class__.__name__}(axes={self.axes!r}, '
             f'rate={self.rate}, expected_channels={self.expected_channels}, '
-            f'invalid={self.invalid!r})'
+            f'invalid={self.invalid!r}, channels={self.channels})'
         )
 
 
-def _as_float(value):
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return np.nan
+def _are_places(values):
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) > 0
+        and all(is_whole(value, 0) for value in values)
+    )
 
 
 def _read(path):
@@ -232,26 +292,50 @@ def _read(path):
 
 def _decode_csv(content, path):
     try:
-        text = content.decode('utf-8-sig')
-        first = text.lstrip().split('\n', 1)[0]
+        lines = content.decode('utf-8-sig').splitlines()
+        rows = [line for line in lines if line.strip()]
+        first = rows[0] if rows else ''
         delimiter = next((d for d in _DELIMITERS if d in first), None)
-        skip = int(not _is_numbers(first, delimiter))
-        rows = [line for line in text.splitlines() if line.strip()][skip:]
+        if _is_header(first.split(delimiter)):
+            rows = rows[1:]
         if not rows:
             return np.empty((0, 0))
-        return np.loadtxt(rows, delimiter=delimiter, ndmin=2)
+        return np.loadtxt(
+            rows,
+            delimiter=delimiter,
+            comments=None,
+            converters=_number_of,
+            encoding=None,
+            ndmin=2,
+        )
     except ValueError as error:
         raise UnreadableFileError(
             f'Cannot decode {path}: not a table of numbers ({error}).'
         ) from error
 
 
-def _is_numbers(line, delimiter):
+def _number_of(cell):
+    """Return the number in a cell, NaN if it says that there is none."""
     try:
-        np.array(line.split(delimiter), float)
+        return float(cell)
     except ValueError:
-        return False
-    return True
+        if cell.strip().lower() in _MISSING:
+            return np.nan
+        raise
+
+
+def _is_header(cells):
+    """Whether there is text in a line, and no number."""
+    texts = 0
+    for cell in cells:
+        try:
+            number = _number_of(cell)
+        except ValueError:
+            texts += 1
+        else:
+            if not np.isnan(number):
+                return False
+    return texts > 0
 
 
 @TRANSFORMS.register_module()
@@ -277,8 +361,9 @@ class NormalizeArray(BaseTransform):
         side (str, optional): Entry of ``statistics``, any name.
 
     Raises:
-        ConfigError: Not exactly one kind of statistics is given; the file is
-            missing or another one; or it is for another number of channels.
+        ConfigError: Not exactly one kind of statistics is given, or they are
+            no numbers; the file is missing or another one; or it is for
+            another number of channels.
     """
 
     def __init__(self, mean=None, std=None, statistics=None, side=None):
@@ -292,10 +377,8 @@ class NormalizeArray(BaseTransform):
                 f'(got mean={mean}, std={std}, statistics={statistics!r}, '
                 f'side={side!r}).'
             )
-        if std is not None and not (np.asarray(std) > 0).all():
-            raise ConfigError(
-                f'NormalizeArray: std must be positive, got {std}.'
-            )
+        if mean is not None:
+            _moments(mean, std)
         self.mean = mean
         self.std = std
         self.statistics = statistics
@@ -322,20 +405,33 @@ class NormalizeArray(BaseTransform):
         if self.statistics is not None:
             entry = read_statistics(self.statistics, self.side)
             mean, std = entry['mean'], entry['std']
-            std = [value or 1.0 for value in std]
-        mean, std = np.atleast_1d(mean), np.atleast_1d(std)
-        if mean.ndim > 1 or mean.shape != std.shape:
-            raise ConfigError(
-                'NormalizeArray: mean and std must have one value per '
-                f'channel, got shapes {mean.shape} and {std.shape}.'
-            )
-        return [torch.tensor(x, dtype=torch.float32) for x in (mean, std)]
+            if isinstance(std, list):
+                std = [value or 1.0 for value in std]
+        return _moments(mean, std, self.statistics)
 
     def __repr__(self):
         return (
             f'{self.__class__.__name__}(mean={self.mean}, std={self.std}, '
             f'statistics={self.statistics!r}, side={self.side!r})'
         )
+
+
+def _moments(mean, std, file=None):
+    """Return mean and std as two tensors (C,), checked."""
+    rows = [
+        list(row) if isinstance(row, (list, tuple, np.ndarray)) else [row]
+        for row in (mean, std)
+    ]
+    numbers = all(map(is_number, [*rows[0], *rows[1]]))
+    same = len(rows[0]) == len(rows[1]) > 0
+    if not (numbers and same and min(rows[1]) > 0):
+        where = f" in '{file}'" if file else ''
+        raise ConfigError(
+            f'NormalizeArray: mean and std{where} must have one value per '
+            'channel, finite numbers, std positive; got '
+            f'mean={mean!r} and std={std!r}.'
+        )
+    return [torch.tensor(row, dtype=torch.float32) for row in rows]
 
 
 def read_statistics(path, side):
@@ -353,7 +449,8 @@ def read_statistics(path, side):
     """
     howto = (
         'Compute it: python tools/misc/array_statistics.py CONFIG, with the '
-        'config that you train'
+        'config of the distillation, not of the fine-tuning: a student needs '
+        'the numbers that it was taught with'
     )
     try:
         with open(path, encoding='utf-8') as file:
@@ -362,10 +459,15 @@ def read_statistics(path, side):
         raise ConfigError(
             f"NormalizeArray: statistics '{path}' does not exist. {howto}."
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"NormalizeArray: statistics '{path}' cannot be read ({error}); "
+            'expected a JSON file.'
+        ) from None
     except ValueError as error:
         raise ConfigError(
             f"NormalizeArray: statistics '{path}' is not valid JSON "
-            f'({error}). {howto} and --force.'
+            f'({error}). Remove it. {howto}.'
         ) from None
     entry = sides.get(side) if isinstance(sides, dict) else None
     if not isinstance(entry, dict) or not {'mean', 'std'} <= entry.keys():
@@ -405,13 +507,14 @@ class ResampleArray(BaseTransform):
             near). Defaults to 'linear'.
 
     Raises:
-        ConfigError: ``length`` is smaller, or the mode unknown.
+        ConfigError: ``length`` is another number, or the mode unknown.
     """
 
     def __init__(self, length, mode='linear'):
-        if not length >= 2:
+        if not is_whole(length, 2):
             raise ConfigError(
-                f'ResampleArray: length must be 2 or more, got {length}.'
+                'ResampleArray: length must be a whole number, 2 or more, '
+                f'got {length!r}.'
             )
         if mode not in ('linear', 'nearest'):
             raise ConfigError(
@@ -475,13 +578,16 @@ class ClampArray(BaseTransform):
             zeros are values like others.
 
     Raises:
-        ConfigError: The range is empty.
+        ConfigError: The range is empty, or no numbers are given.
     """
 
     def __init__(self, low, high, scale=1.0, missing=None):
-        if not low < high:
+        given = [low, high, scale, 0 if missing is None else missing]
+        if not all(map(is_number, given)) or not low < high:
             raise ConfigError(
-                f'ClampArray: low < high is needed, got {low} and {high}.'
+                'ClampArray: numbers with low < high are needed, got '
+                f'low={low!r}, high={high!r}, scale={scale!r}, '
+                f'missing={missing!r}.'
             )
         self.low = low
         self.high = high

@@ -12,6 +12,8 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmcmcd.errors import ConfigError, UnreadableFileError
 from mmcmcd.registry import TRANSFORMS
 
+from ..archives import split_archive_path
+
 _PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 _PNG_END = b'IEND\xaeB`\x82'
 _JPEG_MAGIC = b'\xff\xd8'
@@ -42,6 +44,13 @@ def read_bytes(path, backend_args=None):
             'the suffix of this side.'
         ) from error
     except OSError as error:
+        archive, name = split_archive_path(path)
+        if archive and name:
+            raise UnreadableFileError(
+                f"'{name}' in {archive} is an array in an archive, which "
+                'this loader does not read. Load series and clips by '
+                'mmcmcd.LoadArray, one image of many by mmcmcd.LoadArrayRow.'
+            ) from error
         raise UnreadableFileError(f'Cannot read {path}: {error}') from error
     if not content:
         raise UnreadableFileError(

@@ -176,7 +176,7 @@ class SharedGeometry(BaseTransform):
 
     Raises:
         ConfigError: A transform cannot be shared: it would resample depth
-            or labels.
+            or labels; or a side is an array, no image.
         PairConfigError: Its draws depend on the image's content.
         DatasetError: Fields of a pair differ in size, or a transform
             returned None.
@@ -246,6 +246,13 @@ class SharedGeometry(BaseTransform):
                     f'SharedGeometry: side {side!r} of pair '
                     f'{results.get("pair_id")!r} has no image; load it '
                     'before.'
+                )
+            if isinstance(item['img'], torch.Tensor):
+                raise ConfigError(
+                    f'SharedGeometry: side {side!r} is an array of shape '
+                    f'{tuple(item["img"].shape)}, no image. Crop time by '
+                    'mmcmcd.SharedTemporalCrop; images beside an array, and '
+                    'clips, get their transforms by mmcmcd.OnSide.'
                 )
             fields[side] = (self._variant_for(item), item)
         seg = results.get('gt_seg_map')

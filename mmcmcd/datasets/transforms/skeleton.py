@@ -1,7 +1,9 @@
 from mmcv.transforms import BaseTransform
 
-from mmcmcd.errors import ConfigError, DatasetError
+from mmcmcd.errors import ConfigError
 from mmcmcd.registry import TRANSFORMS
+
+from .arrays import replace_array, timed_array_of
 
 
 @TRANSFORMS.register_module()
@@ -24,8 +26,8 @@ class CenterSkeleton(BaseTransform):
         num_joints (int): Number of joints.
 
     Raises:
-        ConfigError: There is no such joint.
-        DatasetError: The channels are not those of so many joints.
+        ConfigError: There is no such joint, or the channels are not those of
+            so many joints.
     """
 
     def __init__(self, joint: int, num_joints: int) -> None:
@@ -39,9 +41,9 @@ class CenterSkeleton(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Subtract the joint's first position from all joints."""
-        series = results['img']
+        series = timed_array_of(results, self)
         if series.ndim != 2 or series.shape[0] % self.num_joints:
-            raise DatasetError(
+            raise ConfigError(
                 f'CenterSkeleton: {self.num_joints} joints need a series '
                 f'({self.num_joints} * D, T), got shape '
                 f'{tuple(series.shape)}. Load it with '
@@ -49,8 +51,7 @@ class CenterSkeleton(BaseTransform):
             )
         joints = series.unflatten(0, (self.num_joints, -1))
         origin = joints[self.joint, :, :1]
-        results['img'] = (joints - origin).flatten(0, 1)
-        return results
+        return replace_array(results, (joints - origin).flatten(0, 1))
 
     def __repr__(self) -> str:
         return (

@@ -8,7 +8,13 @@ from mmcv.transforms.utils import cache_randomness
 from mmcmcd.errors import ConfigError, UnreadableFileError
 from mmcmcd.registry import TRANSFORMS
 
-from .arrays import replace_array, timed_array_of
+from .arrays import (
+    is_number,
+    is_range,
+    is_whole,
+    replace_array,
+    timed_array_of,
+)
 
 _SHORT = ('error', 'zero', 'repeat', 'edge')
 _EPSILON = 1e-6  # seconds; differences below are rounding
@@ -45,17 +51,13 @@ def _check_short(owner, short):
 
 def _checked_fraction(owner, fraction):
     """Return (low, high)."""
-    low, high = (
-        (fraction, fraction)
-        if isinstance(fraction, (int, float))
-        else fraction
-    )
-    if not 0 < low <= high <= 1:
+    pair = (fraction, fraction) if is_number(fraction) else fraction
+    if not is_range(pair, 1):
         raise ConfigError(
             f'{type(owner).__name__}: fraction must be a number, or (low, '
-            f'high), with 0 < low <= high <= 1, got {fraction}.'
+            f'high), with 0 < low <= high <= 1, got {fraction!r}.'
         )
-    return low, high
+    return tuple(pair)
 
 
 def _stretch(length, start, fraction):
@@ -132,9 +134,10 @@ class CenterTimeCrop(BaseTransform):
     """
 
     def __init__(self, length, short='error'):
-        if not length >= 1:
+        if not is_whole(length, 1):
             raise ConfigError(
-                f'CenterTimeCrop: length must be 1 or more, got {length}.'
+                'CenterTimeCrop: length must be a whole number, 1 or more, '
+                f'got {length!r}.'
             )
         _check_short(self, short)
         self.length = length
@@ -219,10 +222,10 @@ class SharedTemporalCrop(BaseTransform):
                 'SharedTemporalCrop: give either duration (seconds) or '
                 f'fraction, got duration={duration} and fraction={fraction}.'
             )
-        if duration is not None and not duration > 0:
+        if duration is not None and not (is_number(duration) and duration > 0):
             raise ConfigError(
                 'SharedTemporalCrop: duration must be positive (seconds), '
-                f'got {duration}.'
+                f'got {duration!r}.'
             )
         _check_short(self, short)
         self.duration = duration

@@ -80,6 +80,8 @@ def test_formats(tmp_path, name, dtype):
         ('VCT', (4, 3, 5), 'abc->abc', (12, 5)),
         ('THW', (5, 6, 7), 'abc->abc', (1, 5, 6, 7)),
         ('HWTC', (6, 7, 5, 2), 'abcd->dcab', (2, 5, 6, 7)),
+        ('TWH', (5, 7, 6), 'abc->acb', (1, 5, 6, 7)),
+        ('WTDH', (7, 5, 3, 6), 'abcd->bcda', (1, 5, 3, 6, 7)),
     ],
 )
 def test_axes(tmp_path, axes, shape, order, result):
@@ -120,6 +122,46 @@ def test_csv(tmp_path, text):
     assert load(path)['img'].tolist() == [[1, 3], [2, 4]]
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        '1,,3\n4,5,6\n',
+        'NA,2,3\n4,5,6\n',
+        'x,y,z\n1, nan,3\n4,5,6',
+        ',y,z\n1,null,3\n4,5,6',
+        'NA,NA,NA\n4,5,6\n',
+        '#a,y,z\n1,,3\n',
+    ],
+)
+def test_no_row_of_a_csv_is_lost(tmp_path, text):
+    path = tmp_path / 'a.csv'
+    path.write_text(text)
+    rows = [line for line in text.splitlines() if set(line) & set('123456')]
+    rows += ['NA,NA,NA'] * text.startswith('NA,NA')
+    with pytest.raises(UnreadableFileError, match='Not finite.*invalid=0'):
+        load(path)
+    array = load(path, invalid=-1.0)['img']
+    assert array.shape == (3, len(rows))
+    assert (array == -1).any() and array.max() >= 3
+
+
+def test_rows_that_begin_with_a_hash_are_no_comments(tmp_path):
+    (tmp_path / 'a.csv').write_text('1,2\n#3,4\n')
+    with pytest.raises(UnreadableFileError, match='#3'):
+        load(tmp_path / 'a.csv')
+
+
+def test_some_channels(tmp_path):
+    table = np.arange(12.0).reshape(4, 3)
+    table[:, 0] = 1e9  # timestamps
+    path = save(tmp_path, 'a.npy', table)
+    array = load(path, channels=[2, 1], expected_channels=3)['img']
+    np.testing.assert_array_equal(array, table.T[[2, 1]])
+    assert array.is_contiguous()
+    with pytest.raises(UnreadableFileError, match='a.npy has 3, '):
+        load(path, channels=[3])
+
+
 def test_stock_packing_takes_it(tmp_path):
     results = load(save(tmp_path, 'a.npy', np.ones((5, 3))))
     packed = PackInputs()(dict(results, gt_label=2))
@@ -149,7 +191,8 @@ BAD[3, 0] = np.inf
         ('a.npz/k', np.ones(3), {}, "axes='TC' names 2"),
         ('a.csv', b'x,y\n', {}, 'Empty array'),
         ('a.csv', b'1,2\n3\n', {}, 'not a table of numbers'),
-        ('a.csv', b'1,2\n3,\n', {}, 'not a table of numbers'),
+        ('a.csv', b'1,2\n3,\n', {}, 'Not finite'),
+        ('a.csv', b'x,2\n3,4\n', {}, 'not a table of numbers'),
         ('a.csv', b'x,y\n1,b\n', {}, 'not a table of numbers'),
         ('a.csv', b'\xff\xfe1,2', {}, 'not a table of numbers'),
         ('a.mat', b'x', {}, "ends with '.mat'"),
@@ -182,6 +225,12 @@ def test_invalid_values_are_filled(tmp_path):
     'kwargs',
     [
         dict(axes='VC'),
+        dict(axes=None),
+        dict(rate='50'),
+        dict(channels=2),
+        dict(channels=[]),
+        dict(channels=[-1]),
+        dict(channels=['x']),
         dict(axes='TCC'),
         dict(axes='TTC'),
         dict(rate=0),
@@ -226,6 +275,10 @@ def test_normalize_by_file(tmp_path):
         ('{"audio": {"mean": [1], "std": [1]}}', "it has ['audio']"),
         ('{"imu": {"mean": [1]}}', "no statistics of side 'imu'"),
         ('{"imu": {"mean": [1, 2], "std": [1]}}', 'one value per channel'),
+        ('{"imu": {"mean": [1, NaN, 2], "std": [1, 1, 1]}}', 'finite'),
+        ('{"imu": {"mean": [1, 3, 2], "std": [1, -1, 1]}}', 'positive'),
+        ('{"imu": {"mean": 1, "std": "a"}}', 'finite'),
+        ('{', 'config of the distillation'),
         ('{"imu": {"mean": [1, 2], "std": [1, 2]}}', 'statistics of 2'),
     ],
 )
@@ -240,12 +293,25 @@ def test_normalize_refuses_a_file(tmp_path, text, words):
     assert words in str(caught.value)
 
 
+def test_a_folder_is_no_statistics(tmp_path):
+    normalize = NormalizeArray(statistics=str(tmp_path), side='imu')
+    with pytest.raises(ConfigError, match='expected a JSON file'):
+        normalize(dict(img=torch.ones(3, 5)))
+
+
 @pytest.mark.parametrize(
     'kwargs',
     [
         {},
         dict(mean=1),
         dict(mean=1, std=0),
+        dict(mean='1', std=1),
+        dict(mean='abc', std='abc'),
+        dict(mean=[1, 'b'], std=[1, 1]),
+        dict(mean=[[1]], std=[[1]]),
+        dict(mean=[1, 2], std=1),
+        dict(mean=float('nan'), std=1),
+        dict(mean=[], std=[]),
         dict(mean=1, std=[1, -1]),
         dict(mean=1, std=1, side='imu'),
         dict(mean=1, std=1, statistics='a.json', side='imu'),
@@ -449,6 +515,16 @@ def test_resize_clip():
         lambda: RandomResizedCropClip(8, aspect_ratio=(2, 1)),
         lambda: RandomResizedCropClip(8, interpolation='cubic'),
         lambda: ResizeClip(8, 'cubic'),
+        lambda: ResizeClip('3'),
+        lambda: ResizeClip((3, 4, 5)),
+        lambda: ResizeClip(0),
+        lambda: RandomResizedCropClip(8, area_ratio=0.5),
+        lambda: ResampleArray('64'),
+        lambda: ResampleArray(64.5),
+        lambda: ClampArray('1', '2'),
+        lambda: RandomJitter('0.1'),
+        lambda: RandomJitter(1, prob='1'),
+        lambda: RandomRotation3D('90'),
     ],
 )
 def test_wrong_arguments(make):
@@ -460,6 +536,7 @@ def test_wrong_arguments(make):
     'transform, item, words',
     [
         (ResampleArray(4), dict(img=np.ones((4, 4))), 'got ndarray'),
+        (ResampleArray(4), dict(img_path='a.npy'), 'behind a loader'),
         (
             ResampleArray(4),
             dict(img=torch.ones(1, 4, 4), modality='spectrogram'),

@@ -262,3 +262,10 @@ def test_broken_images(tmp_path):
     path.write_bytes(b'<html>')
     with pytest.raises(UnreadableFileError, match='Cannot decode image'):
         LoadImageStrict(imdecode_backend='pillow')(dict(img_path=str(path)))
+
+
+def test_arrays_in_archives_have_loaders_of_their_own(tmp_path):
+    path = tmp_path / 'dep.npz'
+    np.savez(path, k1=np.ones((4, 4)))
+    with pytest.raises(UnreadableFileError, match='mmcmcd.LoadArray'):
+        LoadImageStrict()(dict(img_path=f'{path}/k1'))

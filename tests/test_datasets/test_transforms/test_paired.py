@@ -848,3 +848,15 @@ def test_on_side_lets_configuration_errors_through(tmp_path):
 
     with pytest.raises(ConfigError, match='wrong setting'):
         OnSide('source', [misconfigured])(files_pair(tmp_path))
+
+
+def test_shared_geometry_is_not_for_arrays():
+    shared = SharedGeometry([dict(type='RandomFlip', prob=0.5)])
+    pair = dict(
+        source=dict(img=np.zeros((40, 6, 3), np.uint8)),
+        target=dict(img=torch.zeros(6, 40)),
+    )
+    with pytest.raises(ConfigError) as caught:
+        shared(pair)
+    assert "side 'target' is an array" in str(caught.value)
+    assert 'SharedTemporalCrop' in str(caught.value)

@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from mmcmcd.datasets.transforms.skeleton import CenterSkeleton
-from mmcmcd.errors import ConfigError, DatasetError
+from mmcmcd.errors import ConfigError
 
 
 def test_the_joint_begins_at_the_origin_and_movement_stays():
@@ -30,5 +31,7 @@ def test_the_place_of_the_person_does_not_matter():
 def test_bad_input_is_refused():
     with pytest.raises(ConfigError, match='joint=4 must be 0 to 3'):
         CenterSkeleton(4, 4)
-    with pytest.raises(DatasetError, match='4 joints'):
+    with pytest.raises(ConfigError, match='4 joints'):
         CenterSkeleton(0, 4)(dict(img=torch.zeros(13, 5)))
+    with pytest.raises(ConfigError, match='CenterSkeleton.*got ndarray'):
+        CenterSkeleton(0, 4)(dict(img=np.zeros((12, 5))))

@@ -282,6 +282,9 @@ def test_fractions_need_no_rate():
         dict(fraction=0.0),
         dict(fraction=(0.8, 0.5)),
         dict(fraction=(0.5, 1.5)),
+        dict(fraction=(0.2, 0.5, 0.8)),
+        dict(fraction='0.5'),
+        dict(duration='2'),
         dict(duration=1.0, short='pad'),
     ],
 )
@@ -333,5 +336,7 @@ def test_center_time_crop_refuses():
         CenterTimeCrop(6)(clock(1, 5))
     with pytest.raises(ConfigError, match='1 or more'):
         CenterTimeCrop(0)
+    with pytest.raises(ConfigError, match='1 or more'):
+        CenterTimeCrop('64')
     with pytest.raises(ConfigError, match='short must be'):
         CenterTimeCrop(5, 'loop')
