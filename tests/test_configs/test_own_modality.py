@@ -55,7 +55,7 @@ def test_the_documented_commands_run(tmp_path):
     state = {f'backbone.{k}': v for k, v in teacher.state_dict().items()}
     torch.save(dict(state_dict=state), tmp_path / 'teacher.pth')
     page = (REPO / 'docs/your_own_modality.md').read_text()
-    pair, classes = re.findall(r'^```python\n(.*?)^```$', page, re.M | re.S)
+    pair, classes, _ = re.findall(r'^```python\n(.*?)^```$', page, re.M | re.S)
     (tmp_path / 'radar.py').write_text(pair)
     (tmp_path / 'radar_classes.py').write_text(classes)
     small = [

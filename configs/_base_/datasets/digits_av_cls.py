@@ -6,7 +6,7 @@ train_pipeline = [
     dict(type='mmcmcd.AudioSegment', duration=0.8, pad='zero'),
     dict(type='mmcmcd.RandomTimeShift', max_shift=0.2),
     dict(type='mmcmcd.RandomGain', db=6.),
-    dict(type='mmcmcd.AddNoise', snr_db=(10., 40.)),
+    dict(type='mmcmcd.AddNoise', snr_db=(10., 40.), prob=0.5),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
@@ -17,6 +17,7 @@ test_pipeline = [
 ]
 _data = dict(
     type='mmcmcd.DigitsAV',
+    sides=('target', ),
     data_root='{{$MMCMCD_REALDATA:data}}/digits_av/')
 _train = ('george', 'jackson', 'lucas')
 train_dataloader = dict(
