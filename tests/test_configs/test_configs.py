@@ -46,7 +46,9 @@ def test_config_builds(path, tmp_path):
                 dataset = DATASETS.build(dict(dataset, lazy_init=True))
                 assert len(dataset.pipeline.transforms) >= 3
             if name != 'train':
-                METRICS.build(cfg[f'{name}_evaluator'])
+                metrics = cfg[f'{name}_evaluator']
+                for metric in metrics if type(metrics) is list else [metrics]:
+                    METRICS.build(metric)
         if 'visualizer' in cfg:
             # Hooks ask for the current one.
             place = dict(name=path.stem, save_dir=str(tmp_path))
