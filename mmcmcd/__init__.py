@@ -4,6 +4,7 @@ from . import compat
 from .version import __version__
 
 compat.require_packages()
+compat.hush_missing_ops()
 compat.repair_torchvision()
 compat.register_config_packages()
 compat.keep_default_scope()

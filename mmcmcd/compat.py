@@ -6,6 +6,7 @@ imported by ``mmcmcd/__init__.py`` before any OpenMMLab package is.
 
 import importlib.util
 import sys
+import warnings
 
 _INSTALL = (
     "pip install '.[onedl]' in a clone of mmcmcd (maintained forks, the "
@@ -33,6 +34,18 @@ def require_packages(names=('torch', 'mmengine', 'mmcv', 'mmpretrain')):
             f'{"is" if len(missing) == 1 else "are"} not '
             f'installed. Run: {_INSTALL}.'
         )
+
+
+def hush_missing_ops():
+    """Do not have mmcv warn of operators that were not asked for.
+
+    Without its compiled operators mmcv.cnn warns at every start, above the
+    one line of an error. Whoever builds a layer that needs them is told so
+    then. Can go when mmcv warns there alone.
+    """
+    warnings.filterwarnings(
+        'ignore', 'Fail to import ``MultiScaleDeformableAttention``'
+    )
 
 
 def repair_torchvision():
