@@ -3,16 +3,16 @@
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmcmcd.engine import ProgressHook
+from mmcmcd.datasets.atomic_files import write_text
 from mmcmcd.models.utils import file_sha256
 from mmcmcd.version import __version__
+
+from .quiet_run import run_quietly, validated
 
 _RECORD = 'finished.json'
 
@@ -50,21 +50,10 @@ def train_cached(
         if found.pop('fingerprint') == fingerprint:
             print(f'{title}: done before, kept in {work_dir}')
             return found
-    cfg = copy.deepcopy(config)
-    cfg.work_dir = str(work_dir)
-    cfg.experiment_name = cfg.work_dir.replace('/', '_')
-    cfg.log_level = 'WARNING'
-    progress = ProgressHook(title)
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(progress)
-    runner.train()
-    result = dict(
-        seconds=progress.seconds_per_step * runner.iter, **_figures(runner)
-    )
-    # At once or not at all: a half-written record would stop the next run.
-    draft = record.with_suffix('.tmp')
-    draft.write_text(json.dumps(dict(result, fingerprint=fingerprint)))
-    os.replace(draft, record)
+    runner, pace = run_quietly(copy.deepcopy(config), work_dir, title)
+    result = dict(seconds=pace * runner.iter, **validated(runner))
+    # A half-written record would stop the next run.
+    write_text(record, json.dumps(dict(result, fingerprint=fingerprint)))
     return result
 
 
@@ -73,12 +62,3 @@ def _fingerprint(config, inputs):
     for path in inputs:
         text = text.replace(repr(str(path)), file_sha256(path))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _figures(runner):
-    prefix = 'val/'
-    return {
-        name.removeprefix(prefix): float(buffer.current())
-        for name, buffer in runner.message_hub.log_scalars.items()
-        if name.startswith(prefix)
-    }

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from mmcmcd.analysis import mean_interval
-from mmcmcd.engine import ProgressHook
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import file_sha256
+
+from .quiet_run import run_quietly, validated
 
 
 class Draw(NamedTuple):
@@ -170,12 +170,7 @@ class FewLabelStudy:
 
     def _fine_tune(self, name: str, draw: Draw, title: str) -> dict:
         cfg = self._run_config(name, draw)
-        cfg.work_dir = str(self.run_dir(name, draw))
-        cfg.experiment_name = cfg.work_dir.replace('/', '_')
-        progress = ProgressHook(title)
-        runner = Runner.from_cfg(cfg)
-        runner.register_hook(progress)
-        runner.train()
+        runner, pace = run_quietly(cfg, self.run_dir(name, draw), title)
         if self.keep_weights:
             torch.save(
                 dict(state_dict=runner.model.state_dict()),
@@ -184,22 +179,23 @@ class FewLabelStudy:
         return dict(
             student=name,
             **draw._asdict(),
-            **_validated(runner, self.metrics),
-            seconds_per_step=progress.seconds_per_step,
+            **_chosen(validated(runner), self.metrics),
+            seconds_per_step=pace,
         )
 
 
-def _validated(runner: Runner, metrics: Sequence[str]) -> dict[str, float]:
-    """Figures of the newest validation."""
-    scalars = runner.message_hub.log_scalars
-    missing = [m for m in metrics if f'val/{m}' not in scalars]
+def _chosen(
+    figures: dict[str, float], metrics: Sequence[str]
+) -> dict[str, float]:
+    """The figures to keep."""
+    missing = [m for m in metrics if m not in figures]
     if missing:
-        known = [k[4:] for k in sorted(scalars) if k.startswith('val/')]
         raise ConfigError(
             f'{", ".join(missing)}: not among the figures that the config '
-            f'validates, {known}. Correct val_evaluator and default_hooks.'
+            f'validates, {sorted(figures)}. Correct val_evaluator and '
+            'default_hooks.'
         )
-    return {m: float(scalars[f'val/{m}'].current()) for m in metrics}
+    return {m: figures[m] for m in metrics}
 
 
 def few_label_table(

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from mmcmcd.errors import ConfigError
 
 from .archives import read_array, split_archive_path
+from .transforms.audio import SILENT_RANGE
 from .transforms.loading import decode_npy, read_bytes
 from .transforms.sketch import is_inverted
 
@@ -32,8 +33,6 @@ _STORED_AS = {
 # it with single samples.
 _CLIPPED_RUN = 3
 _FULL_SCALE = 127 / 128
-# As LoadAudio has it: a tone 80 dB below full scale.
-_SILENT_RANGE = 2e-4
 
 
 @dataclass
@@ -166,7 +165,7 @@ def _audio_facts(item, path):
     facts = _array_facts(
         dict(img=torch.from_numpy(samples), rate=rate), path, 'audio', stored
     )
-    facts.silent = bool(np.ptp(samples, axis=1).max() < _SILENT_RANGE)
+    facts.silent = bool(np.ptp(samples, axis=1).max() < SILENT_RANGE)
     facts.clipped = _is_clipped(samples)
     return facts
 

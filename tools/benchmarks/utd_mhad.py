@@ -14,6 +14,7 @@ import argparse
 import json
 import shutil
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -208,6 +209,7 @@ class Comparison:
         loop.val_interval = 1 + (loop.get('max_epochs') or loop.max_iters)
         return cfg
 
+    @lru_cache  # noqa: B019  (one comparison lives as long as the tool)
     def teacher(self, kind, seed):
         """Train a teacher; return its checkpoint."""
         # One teacher serves all targets.

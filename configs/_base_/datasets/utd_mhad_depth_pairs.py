@@ -1,5 +1,7 @@
 # UTD-MHAD: skeleton (source) and depth video (target) of the same clip.
-# Subjects 1, 3, 5 to learn from; 7 is held out.
+# Subjects and loaders are those of the inertial pairs.
+_base_ = './utd_mhad_inertial_pairs.py'
+
 _load = [
     dict(
         type='mmcmcd.OnSide', sides='source',
@@ -45,27 +47,8 @@ test_pipeline = [
         transforms=[dict(type='mmcmcd.ResizeClip', size=(30, 40))]),
     _pack,
 ]
-_data = dict(
-    type='mmcmcd.UTDMHAD',
-    sides=dict(source='skeleton', target='depth'),
-    data_root='{{$MMCMCD_REALDATA:data}}/utd_mhad/')
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=0,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(**_data, subjects=(1, 3, 5), pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        **_data, subjects=(7, ), pipeline=test_pipeline, test_mode=True))
-val_evaluator = dict(type='mmcmcd.CrossModalRetrieval')
-val_cfg = dict(type='ValLoop')
+_depth = dict(sides=dict(target='depth'))
+train_dataloader = dict(dataset=dict(**_depth, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(**_depth, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-test_cfg = dict(type='TestLoop')
-del _load, _prepare, _pack, _data
+del _load, _prepare, _pack, _depth

@@ -25,7 +25,7 @@ from .temporal import pad_time
 
 # Our choices. A range of 2e-4 is that of a tone at -80 dB of full scale, some
 # steps of a 16-bit file: what a recorder gives without a microphone.
-_SILENT_RANGE = 2e-4
+SILENT_RANGE = 2e-4
 # Full scale is one step less on the positive side, which shows at 8 bits.
 _FULL_SCALE = 0.999
 _FULL_SCALE_8_BIT = 127 / 128
@@ -265,10 +265,10 @@ class LoadAudio(BaseTransform):
         if self.channels == 1:
             samples = samples.mean(axis=0, keepdims=True)
         ranges = np.ptp(samples, axis=1)
-        if self.on_silent == 'error' and ranges.max() < _SILENT_RANGE:
+        if self.on_silent == 'error' and ranges.max() < SILENT_RANGE:
             raise UnreadableFileError(
                 f'Silent: the samples of {path} from {begin} to {end} differ '
-                f'by {ranges.max():.2g}, less than {_SILENT_RANGE} of full '
+                f'by {ranges.max():.2g}, less than {SILENT_RANGE} of full '
                 "scale 1. Take it out of the list, or set on_silent='keep'."
             )
         return np.ascontiguousarray(samples)

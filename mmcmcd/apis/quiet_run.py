@@ -1,0 +1,43 @@
+"""One of many training runs: a progress line instead of a log."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmcmcd.engine import ProgressHook
+
+
+def run_quietly(
+    cfg: Config, work_dir: str | Path, title: str
+) -> tuple[Runner, float]:
+    """Train in this process.
+
+    Args:
+        cfg (Config): What to train; changed in place.
+        work_dir (str | Path): Where logs and weights go.
+        title (str): What the progress line says.
+
+    Returns:
+        tuple[Runner, float]: The runner after training, and the seconds of a
+        training step, loading included.
+    """
+    cfg.work_dir = str(work_dir)
+    # mmengine's scopes and loggers go by this name: one for each run.
+    cfg.experiment_name = cfg.work_dir.replace('/', '_')
+    cfg.log_level = 'WARNING'
+    progress = ProgressHook(title)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(progress)
+    runner.train()
+    return runner, progress.seconds_per_step
+
+
+def validated(runner: Runner) -> dict[str, float]:
+    """Return the figures of the newest validation by name."""
+    prefix = 'val/'
+    return {
+        name.removeprefix(prefix): float(buffer.current())
+        for name, buffer in runner.message_hub.log_scalars.items()
+        if name.startswith(prefix)
+    }
