@@ -6,16 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from mmcmcd.errors import ConfigError
+from mmcmcd.models.utils import collectives
 
 from . import functional as fn
+from .candidates import Candidates, Keep
 
 
 class Memory(NamedTuple):
     """Index-aligned rows of earlier pairs (see ``FeatureQueue``).
 
     Attributes:
-        student (Tensor): Student rows (K, D_s), without gradient.
-        teacher (Tensor): Teacher rows (K, D_t).
+        student (Tensor): Unit rows (K, D_s), without gradient.
+        teacher (Tensor): Unit rows (K, D_t).
         group_ids (Tensor): Integers (K, ).
     """
 
@@ -28,45 +30,19 @@ class Rows(NamedTuple):
     """Rows that a loss compares, normalised unless it says otherwise.
 
     Attributes:
-        student (Tensor): (B, D_s).
-        teacher (Tensor): (B, D_t), constant.
-        memory_student (Tensor, optional): (K, D_s), constant.
-        memory_teacher (Tensor, optional): (K, D_t), constant.
-        group_ids (Tensor, optional): (B, ).
-        memory_group_ids (Tensor, optional): (K, ).
+        student (Tensor): Of this process, (N, D_s).
+        teacher (Tensor): Of this process, constant, (N, D_t).
+        students (Candidates, optional): What students are compared with,
+            where the loss compares them with each other.
+        teachers (Candidates, optional): The same of teachers, constant.
+        keep (Keep): Which of these an anchor keeps.
     """
 
     student: Tensor
     teacher: Tensor
-    memory_student: Tensor | None
-    memory_teacher: Tensor | None
-    group_ids: Tensor | None
-    memory_group_ids: Tensor | None
-
-    @property
-    def num_memory(self) -> int:
-        """Number of memory rows, K."""
-        return 0 if self.memory_teacher is None else len(self.memory_teacher)
-
-    def candidates(self, side: str) -> Tensor:
-        """Batch rows followed by memory rows of one network side."""
-        rows, memory = (
-            (self.student, self.memory_student)
-            if side == 'student'
-            else (self.teacher, self.memory_teacher)
-        )
-        return rows if memory is None else torch.cat([rows, memory])
-
-    def keep(self, include_self: bool) -> Tensor:
-        """Mask of candidates, see :func:`functional.candidate_mask`."""
-        return fn.candidate_mask(
-            len(self.student),
-            self.group_ids,
-            self.memory_group_ids,
-            self.num_memory,
-            include_self,
-            self.student.device,
-        )
+    students: Candidates | None
+    teachers: Candidates | None
+    keep: Keep
 
 
 class PairwiseLoss(nn.Module):
@@ -80,6 +56,10 @@ class PairwiseLoss(nn.Module):
     shared_space = True
     #: Whether rows are brought to unit length before they are compared.
     normalize = True
+    #: Whether a row is compared with the teachers of other pairs.
+    compares_teachers = True
+    #: Whether a row is compared with the students of other pairs.
+    compares_students = False
     loss_weight = 1.0
 
     @property
@@ -95,6 +75,11 @@ class PairwiseLoss(nn.Module):
         group_ids: Tensor | None = None,
     ) -> Tensor:
         """Compare rows; normalisation, where wanted, happens inside.
+
+        In a process group the batch is that of all processes, in order of
+        rank; their numbers of rows may differ.  Each process computes the
+        part of its own rows, scaled so that the average over processes, which
+        DistributedDataParallel takes of gradients, is that of the batch.
 
         Args:
             student (Tensor): Student embeddings of shape (B, D).
@@ -112,26 +97,54 @@ class PairwiseLoss(nn.Module):
             ConfigError: Shapes do not fit, or there is nothing to compare
                 with (one pair and no memory).
         """
-        self._check(student, teacher, memory)
+        self._check_shapes(student, teacher)
+        sizes = collectives.batch_sizes(len(student), student.device)
+        self._check_number(sum(sizes), memory)
         # Similarities lose too much in half precision to be divided by a
         # small temperature.
         with torch.autocast(student.device.type, enabled=False):
             prepare = fn.unit_rows if self.normalize else fn.full_precision
-            rows = Rows(
+            rows = self._gather(
                 prepare(student),
                 prepare(teacher.detach()),
-                None if memory is None else prepare(memory.student),
-                None if memory is None else prepare(memory.teacher),
+                memory,
                 group_ids,
-                None if memory is None else memory.group_ids,
+                sizes,
             )
-            return self.compare(rows)
+            result = self.compare(rows)
+        share = len(sizes) * len(student) / sum(sizes)
+        if isinstance(result, dict):
+            return {name: scaled(x, share) for name, x in result.items()}
+        return scaled(result, share)
 
     def compare(self, rows: Rows) -> Tensor:
-        """Compute the loss of the rows."""
+        """Compute the mean over the rows of this process."""
         raise NotImplementedError
 
-    def _check(self, student, teacher, memory):
+    def _gather(self, student, teacher, memory, group_ids, sizes):
+        """Collect candidates: the batch of all processes, and the memory."""
+        students = teachers = all_groups = None
+        if self.compares_students:
+            students = Candidates(
+                collectives.gather_rows_with_gradient(student, sizes),
+                None if memory is None else memory.student,
+            )
+        if self.compares_teachers:
+            teachers = Candidates(
+                collectives.gather_rows(teacher, sizes),
+                None if memory is None else memory.teacher,
+            )
+            if group_ids is not None:
+                all_groups = collectives.gather_rows(group_ids, sizes)
+        keep = Keep(
+            start=collectives.own_slice(sizes).start,
+            groups=group_ids,
+            batch_groups=all_groups,
+            memory_groups=None if memory is None else memory.group_ids,
+        )
+        return Rows(student, teacher, students, teachers, keep)
+
+    def _check_shapes(self, student, teacher):
         name = type(self).__name__
         if (
             student.ndim != 2
@@ -151,12 +164,19 @@ class PairwiseLoss(nn.Module):
                 'projector in a lesson) with '
                 f'out_channels={teacher.shape[1]}.'
             )
-        if len(student) < 2 and (memory is None or not len(memory.teacher)):
+
+    def _check_number(self, number, memory):
+        if number < 2 and (memory is None or not len(memory.teacher)):
             raise ConfigError(
-                f'{name} got a batch of {len(student)} pair and no memory: '
-                'there is nothing to contrast it with. Use batch_size >= 2 '
-                'with drop_last=True, or a FeatureQueue.'
+                f'{type(self).__name__} got a batch of {number} pair and no '
+                'memory: there is nothing to contrast it with. Use '
+                'batch_size >= 2 with drop_last=True, or a FeatureQueue.'
             )
+
+
+def scaled(value: Tensor, factor: float) -> Tensor:
+    """Return a scaled loss; without a node in the graph where it is one."""
+    return value if factor == 1 else factor * value
 
 
 def check_temperature(name: str, value: float) -> float:

@@ -3,10 +3,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmcmcd.models.utils import collectives
 from mmcmcd.registry import MODELS
 
 from . import functional as fn
-from .base import PairwiseLoss, Rows, check_temperature
+from .base import PairwiseLoss, Rows, check_temperature, scaled
 
 # CLIP's bound: a larger scale makes training unstable.
 _MAX_SCALE = 100.0
@@ -67,29 +68,14 @@ class CMCLoss(PairwiseLoss):
             self.log_scale.clamp_(max=math.log(_MAX_SCALE))
         return (-self.log_scale).exp()
 
-    def compare(
-        self, rows: Rows, cross_similarity: Tensor | None = None
-    ) -> Tensor:
-        """Compute the loss of normalised rows.
-
-        Args:
-            rows (Rows): What is compared.
-            cross_similarity (Tensor, optional): Cosines (B, B + K) of
-                student rows with teacher candidates, if already known.
-        """
-        if cross_similarity is None:
-            cross_similarity = rows.student @ rows.candidates('teacher').T
-        num = len(rows.student)
-        keep = rows.keep(include_self=True)
-        batch, batch_keep = cross_similarity[:, :num], keep[:, :num]
-        temperature = self.temperature
+    def compare(self, rows: Rows) -> Tensor:
+        """Compute the loss of normalised rows."""
         loss = fn.info_nce(
-            batch,
-            temperature,
-            batch_keep,
-            cross_similarity[:, num:],
-            keep[:, num:],
+            rows.student,
+            rows.teachers,
+            self.temperature,
+            rows.keep,
+            self.symmetric,
+            collectives.all_reduce if collectives.world_size() > 1 else None,
         )
-        if self.symmetric:
-            loss = (loss + fn.info_nce(batch.T, temperature, batch_keep.T)) / 2
-        return self.loss_weight * loss
+        return scaled(loss, self.loss_weight)

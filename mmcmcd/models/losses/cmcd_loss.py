@@ -10,11 +10,11 @@ from .cmd_loss import CMDLoss
 
 @MODELS.register_module()
 class CMCDLoss(PairwiseLoss):
-    """CMD and CMC together, each with its weight, sharing their work.
+    """CMD and CMC together, each with its weight.
 
     The paper treats the two as alternatives; their weighted sum is this
-    project's choice.  Rows are normalised once, and the student-teacher
-    similarities serve CMC and the cross form of CMD alike.
+    project's choice.  Rows are normalised, and gathered from all processes,
+    once.
 
     Args:
         cmd (dict, optional): Arguments of :class:`CMDLoss`; None leaves the
@@ -40,6 +40,9 @@ class CMCDLoss(PairwiseLoss):
         self.cmd = None if cmd is None else CMDLoss(**cmd)
         self.cmc = None if cmc is None else CMCLoss(**cmc)
         self.shared_space = self.cmc is not None or self.cmd.shared_space
+        self.compares_students = (
+            self.cmd is not None and self.cmd.compares_students
+        )
 
     @property
     def places_student(self) -> bool:
@@ -54,12 +57,9 @@ class CMCDLoss(PairwiseLoss):
             dict[str, Tensor]: ``loss_cmd`` and ``loss_cmc``, weighted
             scalars; mmengine sums and logs both.
         """
-        cross = None
-        if self.shared_space:
-            cross = rows.student @ rows.candidates('teacher').T
         terms = dict(cmd=self.cmd, cmc=self.cmc)
         return {
-            f'loss_{name}': term.compare(rows, cross)
+            f'loss_{name}': term.compare(rows)
             for name, term in terms.items()
             if term is not None
         }

@@ -4,7 +4,7 @@ from mmcmcd.errors import ConfigError
 from mmcmcd.registry import MODELS
 
 from . import functional as fn
-from .base import PairwiseLoss, Rows, check_temperature
+from .base import PairwiseLoss, Rows, check_temperature, scaled
 
 
 @MODELS.register_module()
@@ -61,6 +61,7 @@ class CMDLoss(PairwiseLoss):
             )
         self.form = form
         self.shared_space = form == 'cross'
+        self.compares_students = form == 'within'
         self.teacher_temperature = check_temperature(
             'CMDLoss teacher_temperature', teacher_temperature
         )
@@ -72,26 +73,16 @@ class CMDLoss(PairwiseLoss):
         )
         self.loss_weight = loss_weight
 
-    def compare(
-        self, rows: Rows, cross_similarity: Tensor | None = None
-    ) -> Tensor:
-        """Compute the loss of normalised rows.
-
-        Args:
-            rows (Rows): What is compared.
-            cross_similarity (Tensor, optional): Cosines (B, B + K) of
-                student rows with teacher candidates, if already known.
-        """
-        if self.form == 'within':
-            similarity = rows.student @ rows.candidates('student').T
-        elif cross_similarity is None:
-            similarity = rows.student @ rows.candidates('teacher').T
-        else:
-            similarity = cross_similarity
-        return self.loss_weight * fn.soft_cross_entropy(
-            similarity,
-            rows.teacher @ rows.candidates('teacher').T,
+    def compare(self, rows: Rows) -> Tensor:
+        """Compute the loss of normalised rows."""
+        candidates = rows.students if self.compares_students else rows.teachers
+        loss = fn.soft_cross_entropy(
+            rows.student,
+            candidates,
+            rows.teacher,
+            rows.teachers,
             self.student_temperature,
             self.teacher_temperature,
-            rows.keep(self.include_self),
+            rows.keep._replace(include_self=self.include_self),
         )
+        return scaled(loss, self.loss_weight)

@@ -3,7 +3,7 @@ from torch.nn.functional import mse_loss
 
 from mmcmcd.registry import MODELS
 
-from .base import PairwiseLoss, Rows
+from .base import PairwiseLoss, Rows, scaled
 
 
 @MODELS.register_module()
@@ -23,6 +23,8 @@ class FeatureL2Loss(PairwiseLoss):
         loss_weight (float): Defaults to 1.0.
     """
 
+    compares_teachers = False
+
     def __init__(
         self, normalize: bool = False, loss_weight: float = 1.0
     ) -> None:
@@ -32,4 +34,4 @@ class FeatureL2Loss(PairwiseLoss):
 
     def compare(self, rows: Rows) -> Tensor:
         """Compute the loss of the rows; memory and groups play no part."""
-        return self.loss_weight * mse_loss(rows.student, rows.teacher)
+        return scaled(mse_loss(rows.student, rows.teacher), self.loss_weight)

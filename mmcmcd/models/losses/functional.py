@@ -1,13 +1,21 @@
 """Mathematics of the distillation losses; imports torch only.
 
-Notation: ``s`` student rows, ``t`` teacher rows, ``m`` memory rows.  All
-functions take *cosine similarities*, so that several losses can share one
-matrix product, and divide by their own temperature.
+Rows are of unit length (:func:`unit_rows`), so that products are cosines.
+Small problems take the plain formulas; large ones the same formulas tile by
+tile (:mod:`tiled`), which are equal up to rounding, and flat in memory.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import tiled
+from .candidates import Candidates, Keep
+
+# Similarities up to which the plain formulas are at least as fast on a CPU.
+_PLAIN_UP_TO = 2**18
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -25,118 +33,148 @@ def full_precision(rows: Tensor) -> Tensor:
     return rows.float() if half else rows
 
 
-def candidate_mask(
-    num_rows: int,
-    group_ids: Tensor | None,
-    memory_group_ids: Tensor | None,
-    num_memory: int,
-    include_self: bool,
-    device: torch.device,
-) -> Tensor:
-    """Tell which candidates each row is compared with.
-
-    The candidates of row ``i`` are the rows of the batch, then those of the
-    memory.  Candidates that share the group of ``i`` without being ``i`` are
-    false negatives (another sketch of one photo, or an old copy of the same
-    pair in the memory) and are left out.
-
-    Args:
-        num_rows (int): Rows in the batch, B.
-        group_ids (Tensor, optional): Integers of shape (B, ).
-        memory_group_ids (Tensor, optional): Integers of shape (K, ).
-        num_memory (int): Rows in the memory, K.
-        include_self (bool): Whether row ``i`` is a candidate of itself.
-        device (torch.device): Where the mask is made.
-
-    Returns:
-        Tensor: Booleans of shape (B, B + K); True is kept.
-    """
-    keep = torch.ones(
-        num_rows, num_rows + num_memory, dtype=torch.bool, device=device
-    )
-    if group_ids is not None:
-        keep[:, :num_rows] = group_ids[:, None] != group_ids[None]
-        if memory_group_ids is not None:
-            keep[:, num_rows:] = group_ids[:, None] != memory_group_ids[None]
-    keep[:, :num_rows].fill_diagonal_(include_self)
-    return keep
-
-
 def soft_cross_entropy(
-    student_similarity: Tensor,
-    teacher_similarity: Tensor,
+    student: Tensor,
+    student_candidates: Candidates,
+    teacher: Tensor,
+    teacher_candidates: Candidates,
     student_temperature: float,
     teacher_temperature: float,
-    keep: Tensor,
+    keep: Keep,
 ) -> Tensor:
     r"""Cross-entropy between two softmax distributions over candidates.
 
     .. math::
-        L = -\frac{1}{N'} \sum_i \sum_j p_{ij} \log q_{ij},\quad
-        p_i = \mathrm{softmax}(a_i / \tau_t),\quad
-        q_i = \mathrm{softmax}(b_i / \tau_s)
-
-    with teacher similarities ``a`` (constant) and student similarities ``b``.
+        L = -\frac{1}{N} \sum_i \sum_j p_{ij} \log q_{ij},\quad
+        p_i = \mathrm{softmax}_j(t_i \cdot c^t_j / \tau_t),\quad
+        q_i = \mathrm{softmax}_j(s_i \cdot c^s_j / \tau_s)
 
     Args:
-        student_similarity (Tensor): Cosines of shape (N, M).
-        teacher_similarity (Tensor): Cosines of shape (N, M).
+        student (Tensor): Anchors :math:`s`, unit rows (N, D).
+        student_candidates (Candidates): :math:`c^s`, unit rows; those of the
+            batch may take a gradient.
+        teacher (Tensor): Anchors :math:`t`, constant unit rows (N, D').
+        teacher_candidates (Candidates): :math:`c^t`, constant unit rows.
         student_temperature (float): :math:`\tau_s`.
         teacher_temperature (float): :math:`\tau_t`.
-        keep (Tensor): Booleans of shape (N, M), True for candidates.
+        keep (Keep): Candidates that an anchor keeps.
 
     Returns:
-        Tensor: The scalar mean over the ``N'`` rows that have a candidate;
-        zero if none has.
+        Tensor: The scalar mean over anchors; one without any candidate
+        counts as zero.
     """
-    rows = keep.any(dim=1)
-    # -inf would give 0 * inf in the products below and in their gradients.
-    lowest = torch.finfo(student_similarity.dtype).min
-    with torch.no_grad():
-        target = (
-            (teacher_similarity / teacher_temperature)
-            .masked_fill(~keep, lowest)
-            .softmax(dim=1)
-            .masked_fill(~keep, 0)
-        )
-    log_q = (
-        (student_similarity / student_temperature)
-        .masked_fill(~keep, lowest)
-        .log_softmax(dim=1)
+    arguments = (
+        student,
+        student_candidates,
+        teacher,
+        teacher_candidates,
+        student_temperature,
+        teacher_temperature,
+        keep,
     )
-    losses = -(target * log_q.masked_fill(~keep, 0)).sum(dim=1)
-    return (losses * rows).sum() / rows.sum().clamp(min=1)
+    if _is_large(student, student_candidates):
+        return tiled.soft_cross_entropy(*arguments)
+    return plain_soft_cross_entropy(*arguments)
+
+
+def plain_soft_cross_entropy(
+    student: Tensor,
+    student_candidates: Candidates,
+    teacher: Tensor,
+    teacher_candidates: Candidates,
+    student_temperature: float,
+    teacher_temperature: float,
+    keep: Keep,
+) -> Tensor:
+    """Compute :func:`soft_cross_entropy` by matrices of all similarities."""
+    hidden = keep.hidden(len(student), student_candidates)
+    with torch.no_grad():
+        scores = _products(teacher, teacher_candidates) / teacher_temperature
+        target = _hide(scores, hidden).softmax(dim=1)
+    scores = _products(student, student_candidates) / student_temperature
+    log_q = _hide(scores, hidden).log_softmax(dim=1)
+    loss = -(target * log_q).sum() / len(student)
+    if hidden is not None:
+        # Either all anchors have candidates, or all are of one group.
+        loss = loss.masked_fill(hidden[0].all(), 0)
+    return loss
 
 
 def info_nce(
-    similarity: Tensor,
+    anchors: Tensor,
+    candidates: Candidates,
     temperature: float | Tensor,
-    keep: Tensor,
-    memory_similarity: Tensor | None = None,
-    memory_keep: Tensor | None = None,
+    keep: Keep,
+    symmetric: bool = True,
+    all_reduce: Callable | None = None,
 ) -> Tensor:
-    r"""InfoNCE with the positives on the diagonal.
+    r"""InfoNCE of students that are anchors of constant candidates.
+
+    The positive of anchor :math:`s_i` is its own row :math:`t_i` of the batch;
+    with :math:`M` the rows of the memory
 
     .. math::
-        L = -\frac{1}{N} \sum_i \log
-        \frac{e^{s_{ii}/\tau}}{\sum_{j \in K_i} e^{s_{ij}/\tau}}
+        L = -\frac{1}{N} \sum_i \log \frac{e^{s_i \cdot t_i / \tau}}
+        {\sum_j e^{s_i \cdot t_j / \tau} + \sum_k e^{s_i \cdot M_k / \tau}}
+
+    ``symmetric`` averages it with the other direction, in which :math:`t_i`
+    is the anchor of all students of the batch, without memory.
 
     Args:
-        similarity (Tensor): Cosines of anchors and candidates, (N, N).
-        temperature (float | Tensor): :math:`\tau`.
-        keep (Tensor): Booleans (N, N) of the candidates; the diagonal must
-            be True.
-        memory_similarity (Tensor, optional): Further negatives, (N, K).
-        memory_keep (Tensor, optional): Their mask, (N, K).
+        anchors (Tensor): Students, unit rows (N, D).
+        candidates (Candidates): Teachers, constant unit rows.
+        temperature (float | Tensor): :math:`\tau`; may be trained.
+        keep (Keep): Candidates that an anchor keeps; itself must be.
+        symmetric (bool): Whether both directions are averaged.
+        all_reduce (Callable, optional): Where the batch is spread over
+            processes, ``all_reduce(tensor, 'sum' | 'max')`` combines what
+            each of them has; without it the other direction sees ``anchors``
+            alone.
 
     Returns:
-        Tensor: The scalar mean over the anchors.
+        Tensor: The scalar mean over anchors.  With ``all_reduce``, the
+        gradient is that of the sum over all processes, divided by N.
     """
-    positives = similarity.diagonal()
-    if memory_similarity is not None:
-        similarity = torch.cat([similarity, memory_similarity], dim=1)
-        keep = torch.cat([keep, memory_keep], dim=1)
-    logits = (similarity / temperature).masked_fill(
-        ~keep, torch.finfo(similarity.dtype).min
-    )
-    return (logits.logsumexp(dim=1) - positives / temperature).mean()
+    arguments = (anchors, candidates, temperature, keep, symmetric)
+    if all_reduce is not None or _is_large(anchors, candidates):
+        return tiled.info_nce(*arguments, all_reduce)
+    return plain_info_nce(*arguments)
+
+
+def plain_info_nce(
+    anchors: Tensor,
+    candidates: Candidates,
+    temperature: float | Tensor,
+    keep: Keep,
+    symmetric: bool = True,
+) -> Tensor:
+    """Compute :func:`info_nce` by matrices of all similarities."""
+    num = len(anchors)
+    scores = _products(anchors, candidates) / temperature
+    scores = _hide(scores, keep.hidden(num, candidates))
+    own = torch.arange(num, device=scores.device)
+    loss = F.cross_entropy(scores, own + keep.start)
+    if not symmetric:
+        return loss
+    students = scores[:, keep.start : keep.start + num].T
+    return (loss + F.cross_entropy(students, own)) / 2
+
+
+def _is_large(anchors, candidates):
+    batch, memory = candidates
+    num = len(batch) + (0 if memory is None else len(memory))
+    return len(anchors) * num > _PLAIN_UP_TO
+
+
+def _products(anchors, candidates):
+    batch, memory = candidates
+    if memory is not None:
+        batch = torch.cat([batch, memory.to(batch.dtype)])
+    return anchors @ batch.T
+
+
+def _hide(scores, hidden):
+    if hidden is None:
+        return scores
+    # -inf would give 0 * inf in products with it and in their gradients.
+    return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)

@@ -3,11 +3,32 @@ import itertools
 import pytest
 import torch
 from naive import naive_cmc, naive_cmd
+from torch.nn.functional import normalize
 
-from mmcmcd.models.losses import CMCDLoss, CMCLoss, CMDLoss, Memory
+from mmcmcd.models.losses import (
+    CMCDLoss,
+    CMCLoss,
+    CMDLoss,
+    Memory,
+    functional,
+    tiled,
+)
 from mmcmcd.registry import MODELS
 
 VALUE, GRADIENT = 1e-10, 1e-9
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[None, (1, 1), (3, 2), (7, 7), (64, 64)],
+    ids=lambda tile: 'plain' if tile is None else 'x'.join(map(str, tile)),
+)
+def tile(request, monkeypatch):
+    """Every test holds for the plain formulas and for tiles of any size."""
+    if request.param is not None:
+        monkeypatch.setattr(functional, '_PLAIN_UP_TO', 0)
+        monkeypatch.setattr(tiled, '_choose_tile', lambda _: request.param)
+        monkeypatch.setattr(tiled, '_LEAST_ROWS', 1)
 
 
 def make_rows(batch=7, dim=5, teacher_dim=None, seed=0):
@@ -21,13 +42,12 @@ def make_rows(batch=7, dim=5, teacher_dim=None, seed=0):
 
 def make_memory(size=4, dim=5, teacher_dim=None, seed=1):
     gen = torch.Generator().manual_seed(seed)
-    return Memory(
-        torch.randn(size, dim, generator=gen, dtype=torch.float64),
-        torch.randn(
-            size, teacher_dim or dim, generator=gen, dtype=torch.float64
-        ),
-        torch.tensor([0, 9, 3, 9])[:size],
+    student = torch.randn(size, dim, generator=gen, dtype=torch.float64)
+    teacher = torch.randn(
+        size, teacher_dim or dim, generator=gen, dtype=torch.float64
     )
+    groups = torch.tensor([0, 9, 3, 9])[:size]
+    return Memory(normalize(student), normalize(teacher), groups)
 
 
 def check_equal(ours, reference, student):
@@ -45,7 +65,7 @@ GROUPS = [None, torch.tensor([0, 1, 1, 3, 4, 4, 4])]
     list(
         itertools.product(
             ['within', 'cross'],
-            [(0.1, 0.2), (1.0, 0.05)],
+            [(0.1, 0.2), (1.0, 0.05), (0.02, 0.01)],
             [True, False],
             [False, True],
             range(2),
@@ -69,7 +89,9 @@ def test_cmd_equals_naive(form, temps, include_self, with_memory, groups):
 @pytest.mark.parametrize(
     'tau,symmetric,with_memory,groups',
     list(
-        itertools.product([0.07, 0.5], [True, False], [False, True], range(2))
+        itertools.product(
+            [0.01, 0.07, 0.5], [True, False], [False, True], range(2)
+        )
     ),
 )
 def test_cmc_equals_naive(tau, symmetric, with_memory, groups):
