@@ -45,6 +45,33 @@ model = dict(queue=dict(
     type='mmcmcd.FeatureQueue', size=20, teacher_dim=64, student_dim=64))
 """
 
+# Stops one process while the other waits for its rows.
+FAULT = """
+from mmengine.dist import get_rank
+
+from mmcmcd.errors import DatasetError
+from mmcmcd.models.losses import CMDLoss
+from mmcmcd.registry import MODELS
+
+
+@MODELS.register_module()
+class FaultyLoss(CMDLoss):
+    steps = 0
+
+    def compare(self, rows):
+        self.steps += 1
+        if self.steps == 2 and get_rank() == 1:
+            raise DatasetError('row 3 is broken')
+        return super().compare(rows)
+"""
+FAULT_CONFIG = """
+_base_ = './tiny.py'
+custom_imports = dict(imports=['mmcmcd', 'fault'])
+train_dataloader = dict(batch_size=2)
+model = dict(losses=dict(
+    _delete_=True, faulty=dict(type='mmcmcd.FaultyLoss')))
+"""
+
 
 def free_port():
     with socket.socket() as probe:
@@ -107,3 +134,14 @@ def test_a_fault_is_reported_once(tiny_run):
     lines = [x for x in result.stderr.splitlines() if x.startswith('error: ')]
     assert len(lines) == 1
     assert 'does not exist' in lines[0]
+
+
+def test_a_fault_of_one_process_ends_all(tiny_run):
+    (tiny_run.root / 'fault.py').write_text(FAULT)
+    config = tiny_run.root / 'faulty.py'
+    config.write_text(FAULT_CONFIG)
+    result = dist_tool(tiny_run, 'dist_train.sh', config, 2)
+    assert result.returncode != 0
+    assert 'Epoch(train) [1][1/2]' in result.stdout
+    lines = [x for x in result.stderr.splitlines() if 'error: ' in x]
+    assert lines == ['[rank 1] error: row 3 is broken']

@@ -1,27 +1,49 @@
+import copy
+
 import pytest
 import torch
 
 from mmcmcd.errors import ConfigError
+from mmcmcd.models.losses.functional import unit_rows
+from mmcmcd.models.memory import FeatureQueue
 from mmcmcd.registry import MODELS
 
+DTYPES = dict(
+    float32=torch.float32, float16=torch.float16, bfloat16=torch.bfloat16
+)
 
-def build(size=5):
+
+def build(size=5, **kwargs):
     return MODELS.build(
         dict(
-            type='mmcmcd.FeatureQueue', size=size, teacher_dim=2, student_dim=3
+            type='mmcmcd.FeatureQueue',
+            size=size,
+            teacher_dim=2,
+            student_dim=3,
+            **kwargs,
         )
     )
 
 
 def rows(ids):
+    """Student and teacher rows of some length whose direction is the id."""
     ids = torch.tensor(ids)
-    return (ids[:, None] * torch.ones(3), ids[:, None] * torch.ones(2), ids)
+    angles = ids / 100
+    student = torch.stack([angles.cos(), angles.sin(), 0 * angles], dim=1)
+    teacher = torch.stack([angles.sin(), angles.cos()], dim=1)
+    return 3 * student, teacher / 7, ids
 
 
 def stored(queue):
+    """The ids in a queue whose rows all belong to them."""
     view = queue.view()
-    assert torch.equal(view.student[:, 0], view.group_ids.float())
-    assert torch.equal(view.teacher[:, 1], view.group_ids.float())
+    student, teacher, _ = rows(view.group_ids.tolist())
+    # Half a unit in the last place of numbers below one.
+    tolerance = torch.finfo(view.student.dtype).eps / 2
+    for own, expected in ((view.student, student), (view.teacher, teacher)):
+        assert (own.double() - unit_rows(expected.double())).abs().max() < (
+            max(tolerance, 1e-6)
+        )
     return sorted(view.group_ids.tolist())
 
 
@@ -33,14 +55,58 @@ def test_starts_empty():
     'batches',
     [[2, 2, 2], [3, 3, 3, 3], [1] * 7, [5, 5], [4, 1, 5, 2], [7], [2, 9, 1]],
 )
-def test_keeps_the_newest_rows_of_any_batch_size(batches):
-    queue, seen = build(), []
-    for size in batches:
-        batch = list(range(len(seen), len(seen) + size))
+@pytest.mark.parametrize('size', [1, 2, 5, 40])
+def test_keeps_the_newest_rows_of_any_batch_size(batches, size):
+    queue, seen = build(size), []
+    for num in batches:
+        batch = list(range(len(seen), len(seen) + num))
         seen += batch
         queue.enqueue(*rows(batch))
-        assert stored(queue) == seen[-5:]
-        assert len(queue) == min(len(seen), 5)
+        assert len(queue) == min(len(seen), size)
+        assert stored(queue) == seen[-size:]
+        assert len(queue) == min(len(seen), size)
+
+
+@pytest.mark.parametrize('name', DTYPES)
+def test_rows_have_unit_length(name):
+    queue = build(dtype=name)
+    student, teacher, ids = rows([1, 2, 3])
+    student[1] = 0
+    teacher[2] *= 1e-12
+    queue.enqueue(student.half(), teacher.double(), ids)
+    view = queue.view()
+    assert {view.student.dtype, view.teacher.dtype} == {DTYPES[name]}
+    eps = torch.finfo(DTYPES[name]).eps
+    for own, others, faint in (
+        (view.student, [0, 2], 1),
+        (view.teacher, [0, 1], 2),
+    ):
+        lengths = own.float().norm(dim=1)
+        assert (lengths[others] - 1).abs().max() <= eps
+        assert lengths[faint] < 1e-5
+
+
+def test_view_copies_nothing():
+    queue = build()
+    queue.enqueue(*rows([1, 2]))
+    view = queue.view()
+    assert view.student.data_ptr() == queue.student.data_ptr()
+    assert view.teacher.data_ptr() == queue.teacher.data_ptr()
+
+
+def test_one_may_go_backward_after_the_next_batch():
+    queue = build(size=2)
+    queue.enqueue(*rows([1, 2]))
+    view = queue.view()
+    expected = view.student.sum(0)
+    student = torch.zeros(1, 3, requires_grad=True)
+    loss = (student @ view.student.T).sum()
+    new, teacher, ids = rows([40, 50])
+    queue.enqueue(new, teacher, ids)
+    ids += 1  # the caller's own
+    loss.backward()
+    assert torch.equal(student.grad[0], expected)
+    assert stored(queue) == [40, 50]
 
 
 def test_is_restored_from_a_checkpoint():
@@ -48,10 +114,94 @@ def test_is_restored_from_a_checkpoint():
     for batch in ([0, 1, 2], [3, 4, 5]):
         queue.enqueue(*rows(batch))
     other = build()
+    other.enqueue(*rows([70, 80, 90, 100]))
     other.load_state_dict(queue.state_dict())
     for q in (queue, other):
         q.enqueue(*rows([6]))
-    assert stored(other) == stored(queue) == [2, 3, 4, 5, 6]
+        assert stored(q) == [2, 3, 4, 5, 6]
+    for key, value in queue.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key])
+    assert int(other.written) == 7
+
+
+def test_is_restored_inside_a_model_by_mmengine(tmp_path):
+    from mmengine.runner import load_checkpoint, save_checkpoint
+
+    model, other = (torch.nn.ModuleDict(dict(q=build())) for _ in range(2))
+    model['q'].enqueue(*rows([0, 1, 2]))
+    path = str(tmp_path / 'model.pth')
+    save_checkpoint(dict(state_dict=model.state_dict()), path)
+    load_checkpoint(other, path, strict=True)
+    other['q'].enqueue(*rows([3, 4, 5]))
+    assert stored(other['q']) == [1, 2, 3, 4, 5]
+
+
+def test_another_size_is_torchs_message():
+    with pytest.raises(RuntimeError, match='size mismatch for teacher'):
+        build(4).load_state_dict(build(5).state_dict())
+
+
+def test_copies_are_independent():
+    queue = build()
+    queue.enqueue(*rows([0, 1, 2]))
+    other = copy.deepcopy(queue)
+    other.enqueue(*rows([3, 4, 5]))
+    assert stored(queue) == [0, 1, 2]
+    assert stored(other) == [1, 2, 3, 4, 5]
+    queue.enqueue(*rows([9]))
+    assert stored(queue) == [0, 1, 2, 9]
+
+
+@pytest.mark.parametrize('name', DTYPES)
+@pytest.mark.parametrize(
+    'cast',
+    [
+        lambda m: m.half(),
+        lambda m: m.double(),
+        lambda m: m.to(torch.bfloat16),
+        lambda m: m.to('cpu'),
+        lambda m: m.to('cpu', torch.float16),
+    ],
+)
+def test_casts_of_the_model_leave_the_rows_alone(name, cast):
+    queue = build(dtype=name)
+    queue.enqueue(*rows([2**20 + 1, 7]))
+    before = copy.deepcopy(queue).state_dict()
+    model = cast(torch.nn.Sequential(torch.nn.Linear(2, 2), queue))
+    after = model[1].state_dict()
+    for key, value in before.items():
+        assert after[key].dtype == value.dtype
+        assert torch.equal(after[key], value), key
+    queue.enqueue(*rows([8]))
+    assert queue.view().group_ids.tolist() == [2**20 + 1, 7, 8]
+
+
+def test_moves_to_another_device():
+    queue = build().to('meta')
+    assert {b.device.type for b in queue.buffers()} == {'meta'}
+
+
+def test_training_waits_for_no_number(monkeypatch):
+    queue = build()
+    queue.load_state_dict(build().state_dict())
+
+    def wait(*_):
+        raise AssertionError('the host waits for the device')
+
+    for name in ('item', '__int__', '__bool__', '__index__', 'tolist'):
+        monkeypatch.setattr(torch.Tensor, name, wait)
+    for _ in range(4):
+        queue.view()
+        queue.enqueue(torch.ones(3, 3), torch.ones(3, 2), torch.ones(3).long())
+    assert len(queue) == 5
+
+
+def test_takes_no_more_memory_than_it_says():
+    queue = FeatureQueue(
+        1000, teacher_dim=128, student_dim=128, dtype='float16'
+    )
+    numbers = sum(b.nbytes for b in queue.buffers())
+    assert numbers == 1000 * (512 + 8) + 8
 
 
 def test_stores_no_graph():
@@ -64,6 +214,12 @@ def test_stores_no_graph():
 def test_bad_size_is_named():
     with pytest.raises(ValueError, match='size must be >= 1'):
         build(0)
+
+
+@pytest.mark.parametrize('dtype', ['half', 'int8', None, torch.float16])
+def test_bad_dtype_is_named(dtype):
+    with pytest.raises(ConfigError, match='one of float32, float16'):
+        FeatureQueue(5, 2, 3, dtype=dtype)
 
 
 def test_other_widths_are_named():

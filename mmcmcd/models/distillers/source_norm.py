@@ -4,6 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from mmcmcd.errors import ConfigError
+from mmcmcd.models.utils.collectives import (
+    batch_sizes,
+    gather_rows,
+    own_slice,
+)
 from mmcmcd.registry import MODELS
 
 
@@ -29,6 +34,8 @@ def build_source_norm(cfg: dict, where: str) -> nn.Module:
 def apply_source_norm(norm: nn.Module, rows: Tensor, where: str) -> Tensor:
     """Normalise a teacher's embeddings (B, D) in the norm's precision.
 
+    In training the statistics are those of the batch of all processes.
+
     Args:
         norm (nn.Module): Of :func:`build_source_norm`.
         rows (Tensor): Embeddings (B, D).
@@ -46,7 +53,11 @@ def apply_source_norm(norm: nn.Module, rows: Tensor, where: str) -> Tensor:
         )
     # Statistics of half-precision rows would be rough.
     with torch.autocast(rows.device.type, enabled=False):
-        return norm(rows.to(_dtype(norm)))
+        rows = rows.to(_dtype(norm))
+        if not norm.training:
+            return norm(rows)
+        sizes = batch_sizes(len(rows), rows.device)
+        return norm(gather_rows(rows, sizes))[own_slice(sizes)]
 
 
 def _dtype(norm):
