@@ -35,6 +35,7 @@ def compare(
     losses: nn.ModuleDict,
     queue: FeatureQueue | None,
     where: str = 'losses',
+    stored_student: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Call every loss on one batch, then remember the batch.
 
@@ -47,6 +48,8 @@ def compare(
             memory, group_ids)`` and gives a scalar, or a dict of them.
         queue (FeatureQueue, optional): Memory of earlier batches.
         where (str): Place of the losses in the config, for messages.
+        stored_student (Tensor, optional): What the queue remembers of the
+            students (B, D_s). Defaults to None: ``student``.
 
     Returns:
         dict[str, Tensor]: ``loss_<name>`` of a scalar, a dict as it is.
@@ -67,7 +70,8 @@ def compare(
                 'samples lack group_index. Pack them with '
                 'mmcmcd.PackPairedInputs.'
             )
-        queue.enqueue(student, teacher, group_ids)
+        stored = student if stored_student is None else stored_student
+        queue.enqueue(stored, teacher, group_ids)
     return results
 
 

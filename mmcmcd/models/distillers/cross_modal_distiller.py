@@ -1,5 +1,6 @@
+import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import adapt_input_channels, embed
@@ -8,6 +9,8 @@ from mmcmcd.registry import MODELS
 from .batch import group_ids, require_several, require_sides
 from .comparison import build_losses, compare
 from .frozen_teacher import FrozenTeacher
+from .gradient_cache import check_chunk_size, embed_in_chunks
+from .momentum_student import build_momentum_student
 from .source_norm import apply_source_norm, build_source_norm
 
 
@@ -40,9 +43,25 @@ class CrossModalDistiller(BaseModel):
             loaded into a student of other input channels are adapted:
             ``'sum'`` or ``'mean'`` over the channels. Defaults to None:
             such weights do not fit.
+        forward_chunk_size (int, optional): Pairs that pass the networks at
+            once, see :func:`embed_in_chunks`; the losses see the whole
+            batch, which may then be larger than the networks' activations
+            allow. Defaults to None: all.
+        momentum_student (dict, optional): Config of an averaged model such
+            as ``dict(type='ExponentialMovingAverage', momentum=0.001)``. The
+            queue then stores rows of this average of student and
+            ``student_projector``, which change more slowly than the
+            student's (CompRess, Koohpayegani et al., NeurIPS 2020); all else
+            is the trained student's. Updated at each training step, kept in
+            checkpoints, and not exported. Defaults to None: the queue stores
+            the student's rows.
         data_preprocessor (dict, optional): Usually a
             :class:`PairedDataPreprocessor`.
         init_cfg (dict, optional): As in mmengine.
+
+    Raises:
+        ConfigError: A value is out of range, or ``momentum_student`` has no
+            queue to fill.
     """
 
     def __init__(
@@ -55,10 +74,14 @@ class CrossModalDistiller(BaseModel):
         student_projector: dict | None = None,
         queue: dict | None = None,
         student_stem: str | None = None,
+        forward_chunk_size: int | None = None,
+        momentum_student: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
+        check_chunk_size(forward_chunk_size)
+        self.forward_chunk_size = forward_chunk_size
         # A tuple hides the teacher from nn.Module's registration.
         self._frozen = (FrozenTeacher(teacher, teacher_projector),)
         self.source_norm = (
@@ -76,6 +99,20 @@ class CrossModalDistiller(BaseModel):
         )
         self.losses = build_losses(losses, 'losses')
         self.queue = None if queue is None else MODELS.build(queue)
+        if momentum_student is not None and queue is None:
+            raise ConfigError(
+                'model.momentum_student only fills a queue, and there is '
+                "none. Set model.queue=dict(type='mmcmcd.FeatureQueue', "
+                'size=..., teacher_dim=..., student_dim=...), or leave '
+                'momentum_student out.'
+            )
+        self.momentum_student = (
+            None
+            if momentum_student is None
+            else build_momentum_student(
+                momentum_student, self._trained_networks()
+            )
+        )
         self.register_state_dict_post_hook(_note_space)
 
     @property
@@ -137,8 +174,16 @@ class CrossModalDistiller(BaseModel):
         require_several(inputs['source'])
         teacher = self.embed_source(inputs['source'])
         student = self.embed_target(inputs['target'])
+        stored = self._embed_for_queue(inputs['target'])
         groups = group_ids(data_samples, student.device)
-        return compare(student, teacher, groups, self.losses, self.queue)
+        return compare(
+            student,
+            teacher,
+            groups,
+            self.losses,
+            self.queue,
+            stored_student=stored,
+        )
 
     def extract_feat(self, inputs: Tensor):
         """Return the student's features of target images (B, C, H, W)."""
@@ -146,14 +191,14 @@ class CrossModalDistiller(BaseModel):
 
     def embed_source(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (B, D) of source images."""
-        rows = self.teacher(images)
+        rows = self.teacher(images, self.forward_chunk_size)
         if self.source_norm is None:
             return rows
         return apply_source_norm(self.source_norm, rows, 'source_norm')
 
     def embed_target(self, images: Tensor) -> Tensor:
         """Return the student's embeddings (B, D) of target images."""
-        return embed(self.student(images), self.student_projector)
+        return self._embed(images, self.student, self.student_projector)
 
     def predict(self, inputs: dict[str, Tensor], data_samples: list) -> list:
         """Embed both sides of each pair.
@@ -171,6 +216,28 @@ class CrossModalDistiller(BaseModel):
             for sample, row in zip(data_samples, rows, strict=True):
                 sample.set_field(row, field)
         return data_samples
+
+    def _embed(self, images, student, student_projector=None):
+        rows = embed_in_chunks(student, images, self.forward_chunk_size)
+        return embed(rows, student_projector)
+
+    @torch.no_grad()
+    def _embed_for_queue(self, images):
+        """The momentum student's rows; None if there is no such student."""
+        if self.momentum_student is None:
+            return None
+        if self.training:
+            self.momentum_student.update_parameters(self._trained_networks())
+        return self._embed(images, **self.momentum_student.module)
+
+    def _trained_networks(self):
+        """What is trained to embed the target, as the average has it."""
+        networks = dict(
+            student=self.student, student_projector=self.student_projector
+        )
+        return nn.ModuleDict(
+            {name: each for name, each in networks.items() if each is not None}
+        )
 
 
 def _note_space(model, state_dict, prefix, local_metadata):

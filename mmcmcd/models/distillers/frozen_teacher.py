@@ -9,6 +9,8 @@ from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import embed, load_backbone_strict, state_hash
 from mmcmcd.registry import MODELS
 
+from .gradient_cache import embed_in_chunks
+
 
 class FrozenTeacher:
     """A teacher whose weights are really loaded and can never change.
@@ -105,18 +107,23 @@ class FrozenTeacher:
         return state_hash(self.module)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(
+        self, images: Tensor, chunk_size: int | None = None
+    ) -> Tensor:
         """Embed source images.
 
         Args:
             images (Tensor): Preprocessed images (B, C, H, W).
+            chunk_size (int, optional): How many pass the backbone at once.
+                Defaults to None: all.
 
         Returns:
             Tensor: Embeddings (B, D), without gradient.
         """
         self.load()
         projector = dict(self.module.items()).get('teacher_projector')
-        return embed(self.module['teacher'](images), projector)
+        rows = embed_in_chunks(self.module['teacher'], images, chunk_size)
+        return embed(rows, projector)
 
 
 class FrozenTeachers(Mapping):

@@ -2,12 +2,13 @@ from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
 from mmcmcd.errors import ConfigError
-from mmcmcd.models.utils import adapt_input_channels, embed
+from mmcmcd.models.utils import adapt_input_channels
 from mmcmcd.registry import MODELS
 
 from .batch import group_ids, require_several, require_sides
 from .comparison import add_terms
 from .frozen_teacher import FrozenTeacher, FrozenTeachers
+from .gradient_cache import check_chunk_size, embed_in_chunks
 from .lesson import Lesson
 from .lesson_plan import check_plan
 from .source_norm import apply_source_norm, build_source_norm
@@ -23,7 +24,8 @@ class MultiModalDistiller(BaseModel):
     teacher: several students of one teacher are several lessons with the
     same ``teacher``, several teachers of one student several lessons with
     the same ``student``, whose losses are added. The teachers are frozen and
-    kept outside the module tree, see :class:`FrozenTeacher`.
+    kept outside the module tree, see :class:`FrozenTeacher`. A momentum
+    student is a matter of :class:`CrossModalDistiller` alone.
 
     Args:
         teachers (dict[str, dict]): By side: ``backbone`` (a config whose
@@ -40,6 +42,8 @@ class MultiModalDistiller(BaseModel):
         main_student (str, optional): Side of the student that a plain tensor
             is meant for, see :meth:`extract_feat`. Defaults to None: the
             first one.
+        forward_chunk_size (int, optional): As in
+            :class:`CrossModalDistiller`. Defaults to None.
         data_preprocessor (dict, optional): Usually a
             :class:`PairedDataPreprocessor`.
         init_cfg (dict, optional): As in mmengine.
@@ -55,11 +59,14 @@ class MultiModalDistiller(BaseModel):
         lessons: dict[str, dict],
         student_stems: dict[str, str] | None = None,
         main_student: str | None = None,
+        forward_chunk_size: int | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         check_plan(teachers, students, lessons)
+        check_chunk_size(forward_chunk_size)
+        self.forward_chunk_size = forward_chunk_size
         # A tuple hides the teachers from nn.Module's registration.
         self._frozen = (
             FrozenTeachers(
@@ -171,7 +178,10 @@ class MultiModalDistiller(BaseModel):
 
     def embed_sources(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return all teachers' embeddings (B, D), by side."""
-        rows = {s: teacher(inputs[s]) for s, teacher in self.teachers.items()}
+        rows = {
+            side: teacher(inputs[side], self.forward_chunk_size)
+            for side, teacher in self.teachers.items()
+        }
         for side, norm in self.norms.items():
             rows[side] = apply_source_norm(
                 norm, rows[side], f'teachers.{side}.norm'
@@ -184,7 +194,9 @@ class MultiModalDistiller(BaseModel):
         They are not projected yet: each lesson has a projector of its own.
         """
         return {
-            side: embed(student(inputs[side]))
+            side: embed_in_chunks(
+                student, inputs[side], self.forward_chunk_size
+            )
             for side, student in self.students.items()
         }
 

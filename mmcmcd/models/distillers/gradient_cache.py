@@ -1,0 +1,100 @@
+"""Embed a batch whose activations would not fit into memory at once."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmcmcd.errors import ConfigError
+from mmcmcd.models.utils import embed
+
+
+def check_chunk_size(size: int | None) -> None:
+    """Stop at what is no number of pairs.
+
+    Raises:
+        ConfigError: ``size`` is neither None nor an integer above one.
+    """
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int) or size < 2:
+        raise ConfigError(
+            'model.forward_chunk_size is the number of pairs that pass the '
+            f'networks at once: expected an integer >= 2, got {size!r}. '
+            'Leave it out to pass all pairs at once.'
+        )
+
+
+def embed_in_chunks(
+    backbone: nn.Module, images: Tensor, chunk_size: int | None
+) -> Tensor:
+    """Embed images chunk by chunk, with the activations of one at a time.
+
+    The idea is GradCache's (Gao et al., 2021, arXiv 2101.06983): the loss
+    needs all embeddings, but no embedding needs another's activations. Each
+    chunk's forward pass is repeated when its gradient is due, by torch's
+    checkpointing, so the gradient is the same, for one more forward pass.
+    The repetition draws the same random numbers and leaves the buffers, such
+    as running statistics, alone.
+
+    Batch statistics are those of a chunk, as with accumulated gradients, and
+    a training step updates the running ones once per chunk.
+
+    Args:
+        backbone (nn.Module): What :func:`embed` pools the features of.
+        images (Tensor): (B, C, ...).
+        chunk_size (int, optional): The most images in a chunk; chunks differ
+            by at most one image, and of one image alone there is none, so
+            that an odd number in chunks of two has a chunk of three. None,
+            or B images or more: a plain forward pass.
+
+    Returns:
+        Tensor: Embeddings (B, D).
+    """
+    if chunk_size is None or len(images) <= chunk_size:
+        return _run(backbone, images)
+    run = _run_again_in_backward if torch.is_grad_enabled() else _run
+    num_chunks = min(-(-len(images) // chunk_size), len(images) // 2)
+    chunks = images.tensor_split(num_chunks)
+    return torch.cat([run(backbone, chunk) for chunk in chunks])
+
+
+def _run(backbone, images):
+    return embed(backbone(images))
+
+
+# torch.compile cannot trace a context_fn; the backbone it still compiles.
+@torch.compiler.disable(recursive=False)
+def _run_again_in_backward(backbone, images):
+    return checkpoint(
+        _run,
+        backbone,
+        images,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _CopiedBuffers(backbone)),
+    )
+
+
+class _CopiedBuffers:
+    """Within it forward passes change copies of a network's buffers.
+
+    A class, as autograd may repeat a chunk more than once.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        self.buffers = [
+            (layer, name, buffer)
+            for layer in self.network.modules()
+            for name, buffer in layer.named_buffers(recurse=False)
+        ]
+        for layer, name, buffer in self.buffers:
+            setattr(layer, name, buffer.clone())
+
+    def __exit__(self, *_) -> None:
+        for layer, name, buffer in self.buffers:
+            setattr(layer, name, buffer)
+        self.buffers = []
