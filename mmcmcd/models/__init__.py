@@ -6,7 +6,7 @@ from .distillers import (
     FrozenTeacher,
     MultiModalDistiller,
 )
-from .losses import CMCDLoss, CMCLoss, CMDLoss, FeatureL2Loss
+from .losses import CMCDLoss, CMCLoss, CMDLoss, CRDLoss, FeatureL2Loss
 from .memory import FeatureQueue
 from .selfsup import ArraySimCLR
 
@@ -16,6 +16,7 @@ __all__ = [
     'CMCDLoss',
     'CMCLoss',
     'CMDLoss',
+    'CRDLoss',
     'ClipConvNet',
     'CrossModalDistiller',
     'FeatureL2Loss',

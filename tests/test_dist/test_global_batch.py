@@ -9,7 +9,13 @@ from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmcmcd.models.distillers.source_norm import apply_source_norm
-from mmcmcd.models.losses import CMCDLoss, CMCLoss, CMDLoss, FeatureL2Loss
+from mmcmcd.models.losses import (
+    CMCDLoss,
+    CMCLoss,
+    CMDLoss,
+    CRDLoss,
+    FeatureL2Loss,
+)
 from mmcmcd.models.memory import FeatureQueue
 from mmcmcd.models.utils import collectives
 
@@ -34,6 +40,7 @@ LOSSES = dict(
         dict(form='within'), dict(learnable_temperature=True)
     ),
     cmcd_cross=lambda: CMCDLoss(dict(form='cross'), dict(loss_weight=2.0)),
+    crd=lambda: CRDLoss(),
     l2=lambda: FeatureL2Loss(),
     l2_unit=lambda: FeatureL2Loss(normalize=True),
 )

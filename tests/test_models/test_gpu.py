@@ -6,13 +6,30 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 
-from mmcmcd.models.losses import CMCLoss, CMDLoss
+from mmcmcd.models.losses import (
+    CMCLoss,
+    CMDLoss,
+    Memory,
+    functional,
+)
+from mmcmcd.models.losses.functional import unit_rows
+from mmcmcd.models.losses.tiled import tiles
+from mmcmcd.models.memory import FeatureQueue
 from mmcmcd.registry import MODELS
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA'),
 ]
+
+MIB = 2**20
+LOSSES = dict(
+    within=CMDLoss('within'),
+    cross=CMDLoss('cross'),
+    one_way=CMCLoss(symmetric=False),
+    two_way=CMCLoss(),
+    sharp=CMCLoss(0.01),
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +46,109 @@ def test_losses_equal_the_cpu(loss):
         grads.append(torch.autograd.grad(value, rows)[0].cpu())
     torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-6)
+
+
+def take(way, monkeypatch):
+    """Let the losses be plain or tiled, whatever the size of the problem."""
+    most = 2**60 if way == 'plain' else 0
+    monkeypatch.setattr(functional, '_PLAIN_UP_TO', most)
+
+
+@pytest.mark.parametrize('name', LOSSES)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('tile', [None, (200, 300)])
+def test_tiles_equal_the_plain_formulas(name, dtype, tile, monkeypatch):
+    """Of the size in use, which 9,000 rows exceed, and of a small one."""
+    if tile is not None:
+        monkeypatch.setattr(tiles, 'choose_tile', lambda *_: tile)
+    batch, queue = (9000, 3000) if tile is None else (700, 1000)
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, batch, 64, device='cuda').to(dtype)
+    student.requires_grad_()
+    memory = Memory(
+        unit_rows(torch.randn(queue, 64, device='cuda')),
+        unit_rows(torch.randn(queue, 64, device='cuda')).half(),
+        torch.arange(queue, device='cuda'),
+    )
+    groups = torch.arange(batch, device='cuda') // 2
+    values, gradients = [], []
+    for way in ('plain', 'tiled'):
+        take(way, monkeypatch)
+        value = LOSSES[name](student, teacher, memory, groups)
+        values.append(value.detach())
+        gradients.append(torch.autograd.grad(value, student)[0].float())
+    assert values[0].dtype == torch.float32
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
+    # Rows in bfloat16 take gradients that are rounded to it.
+    bound = 1e-4 if dtype == torch.float32 else torch.finfo(dtype).eps
+    error = (gradients[0] - gradients[1]).abs().max()
+    assert error < bound * gradients[0].abs().max()
+
+
+@pytest.fixture
+def syncs_are_errors():
+    yield lambda: torch.cuda.set_sync_debug_mode('error')
+    torch.cuda.set_sync_debug_mode('default')
+
+
+@pytest.mark.parametrize('name', LOSSES)
+@pytest.mark.parametrize('way', ['plain', 'tiled'])
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_a_step_with_a_queue_never_waits_for_the_gpu(
+    name, way, dtype, monkeypatch, syncs_are_errors
+):
+    take(way, monkeypatch)
+    queue = FeatureQueue(150, 32, 32, dtype).cuda()
+    batches = [torch.randn(2, 64, 32, device='cuda') for _ in range(6)]
+    ids = torch.arange(64, device='cuda')
+
+    def step(student, teacher):
+        student = student.detach().requires_grad_()
+        value = LOSSES[name](student, teacher, queue.view(), ids)
+        queue.enqueue(student, teacher, ids)
+        return torch.autograd.grad(value, student)[0]
+
+    step(*batches[0])  # loads what is loaded once
+    syncs_are_errors()
+    # The queue fills up, and starts anew within a batch.
+    gradients = [step(*batch) for batch in batches]
+    torch.cuda.set_sync_debug_mode('default')
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert len(queue) == 150
+
+
+def peak(name, batch, dim, memory=None):
+    """Peak above the inputs in bytes, forward and backward."""
+    student = torch.randn(batch, dim, device='cuda', requires_grad=True)
+    teacher = torch.randn(batch, dim, device='cuda')
+    groups = torch.arange(batch, device='cuda')
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    LOSSES[name](student, teacher, memory, groups).backward()
+    return torch.cuda.max_memory_allocated() - before
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_memory_is_linear_in_the_batch(name):
+    """Tiles of 256 MiB, where a matrix of scores would take 16 GiB."""
+    peak(name, 1024, 64)  # the workspace of the matrix products
+    small, large = (peak(name, batch, 64) for batch in (16384, 65536))
+    assert large <= 1.5 * small
+    assert large < 1536 * MIB
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_memory_is_flat_in_the_queue(name):
+    """Scores of 1,000,000 rows would take 977 MiB, and a copy as much."""
+    memory = Memory(
+        *(
+            unit_rows(torch.randn(1_000_000, 64, device='cuda')).half()
+            for _ in range(2)
+        ),
+        torch.arange(1_000_000, device='cuda'),
+    )
+    peak(name, 1024, 64)
+    assert peak(name, 256, 64, memory) < 768 * MIB
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])

@@ -1,5 +1,6 @@
 """What all distillation losses share: checks, precision and candidates."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,7 @@ class Rows(NamedTuple):
             where the loss compares them with each other.
         teachers (Candidates, optional): The same of teachers, constant.
         keep (Keep): Which of these an anchor keeps.
+        memory (Memory, optional): Earlier pairs, both sides.
     """
 
     student: Tensor
@@ -43,6 +45,7 @@ class Rows(NamedTuple):
     students: Candidates | None
     teachers: Candidates | None
     keep: Keep
+    memory: Memory | None
 
 
 class PairwiseLoss(nn.Module):
@@ -102,7 +105,7 @@ class PairwiseLoss(nn.Module):
         self._check_number(sum(sizes), memory)
         # Similarities lose too much in half precision to be divided by a
         # small temperature.
-        with torch.autocast(student.device.type, enabled=False):
+        with _without_autocast(student.device.type):
             prepare = fn.unit_rows if self.normalize else fn.full_precision
             rows = self._gather(
                 prepare(student),
@@ -142,7 +145,7 @@ class PairwiseLoss(nn.Module):
             batch_groups=all_groups,
             memory_groups=None if memory is None else memory.group_ids,
         )
-        return Rows(student, teacher, students, teachers, keep)
+        return Rows(student, teacher, students, teachers, keep, memory)
 
     def _check_shapes(self, student, teacher):
         name = type(self).__name__
@@ -150,11 +153,12 @@ class PairwiseLoss(nn.Module):
             student.ndim != 2
             or teacher.ndim != 2
             or len(student) != len(teacher)
+            or not len(student)
         ):
             raise ConfigError(
                 f'{name} expects student and teacher embeddings of shapes '
-                f'(B, D) with the same B, but got {tuple(student.shape)} and '
-                f'{tuple(teacher.shape)}.'
+                '(B, D) with the same B >= 1, but got '
+                f'{tuple(student.shape)} and {tuple(teacher.shape)}.'
             )
         if self.shared_space and student.shape[1] != teacher.shape[1]:
             raise ConfigError(
@@ -172,6 +176,13 @@ class PairwiseLoss(nn.Module):
                 'memory: there is nothing to contrast it with. Use '
                 'batch_size >= 2 with drop_last=True, or a FeatureQueue.'
             )
+
+
+def _without_autocast(device_type):
+    # To switch off what is off costs more than it seems to.
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def scaled(value: Tensor, factor: float) -> Tensor:

@@ -17,6 +17,12 @@ class Candidates(NamedTuple):
     batch: Tensor
     memory: Tensor | None = None
 
+    @property
+    def number(self) -> int:
+        """How many there are, B + K."""
+        memory = 0 if self.memory is None else len(self.memory)
+        return len(self.batch) + memory
+
 
 class Keep(NamedTuple):
     """Which candidates an anchor keeps.
@@ -58,19 +64,38 @@ class Keep(NamedTuple):
         """
         if self.keeps_all:
             return None
-        batch, memory = candidates
-        num_memory = 0 if memory is None else len(memory)
         if self.groups is None:
-            hidden = batch.new_zeros(
-                num_anchors, len(batch) + num_memory, dtype=torch.bool
+            hidden = candidates.batch.new_zeros(
+                num_anchors, candidates.number, dtype=torch.bool
             )
         else:
             others = self.batch_groups
-            if num_memory:
+            if candidates.memory is not None:
                 others = torch.cat([others, self.memory_groups])
             hidden = self.groups[:, None] == others
         hidden.diagonal(self.start)[:num_anchors] = not self.include_self
         return hidden
+
+    def num_negatives(self, candidates: Candidates) -> Tensor:
+        """Count the candidates that each row of the batch keeps.
+
+        Its own row is none of them.
+
+        Args:
+            candidates (Candidates): Of B and K rows.
+
+        Returns:
+            Tensor: Integers (B, ).
+        """
+        batch, memory = candidates
+        numbers = torch.full(
+            (len(batch),), candidates.number - 1, device=batch.device
+        )
+        if self.groups is not None:
+            numbers -= _count(self.batch_groups, self.batch_groups) - 1
+            if memory is not None:
+                numbers -= _count(self.batch_groups, self.memory_groups)
+        return numbers
 
 
 class TileMask:
@@ -145,6 +170,13 @@ class TileMask:
         same = groups == others[suspects]
         inside = suspects - columns.start
         scores[:, inside] = scores[:, inside].masked_fill_(same, -torch.inf)
+
+
+def _count(groups, others):
+    """How many of the others are of each group."""
+    ordered = others.sort().values
+    after = torch.searchsorted(ordered, groups, right=True)
+    return after - torch.searchsorted(ordered, groups)
 
 
 def _repeated(groups):

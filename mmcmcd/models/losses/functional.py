@@ -14,6 +14,8 @@ from torch import Tensor
 from . import tiled
 from .candidates import Candidates, Keep
 
+# Rows below this length are not made longer than it would be.
+_SHORTEST = 1e-6
 # Similarities up to which the plain formulas are at least as fast on a CPU.
 _PLAIN_UP_TO = 2**18
 
@@ -24,7 +26,7 @@ def unit_rows(rows: Tensor) -> Tensor:
     A zero row stays zero; its gradient is bounded by 1e6 times that of the
     normalised row.
     """
-    return F.normalize(full_precision(rows), dim=1, eps=1e-6)
+    return _UnitRows.apply(full_precision(rows))[0]
 
 
 def full_precision(rows: Tensor) -> Tensor:
@@ -160,10 +162,113 @@ def plain_info_nce(
     return (loss + F.cross_entropy(students, own)) / 2
 
 
+def nce(
+    students: Tensor,
+    teachers: Candidates,
+    student_memory: Tensor | None,
+    temperature: float,
+    offsets: Tensor,
+    keep: Keep,
+) -> Tensor:
+    r"""Noise-contrastive estimation (NCE), students and teachers as anchors.
+
+    A logistic regression: does a candidate belong to the anchor?  With
+    :math:`x_{ij} = s_i \cdot t_j / \tau`, the teachers :math:`M^t_k` and the
+    students :math:`M^s_k` of the memory and
+    :math:`\zeta(x) = \log(1 + e^x)`
+
+    .. math::
+        L = \frac{1}{N} \sum_i \Big[ & \zeta(b_i - x_{ii}) +
+        \sum_{j \ne i} \zeta(x_{ij} - b_i) +
+        \sum_k \zeta(s_i \cdot M^t_k / \tau - b_i) \\
+        + & \zeta(b'_i - x_{ii}) +
+        \sum_{j \ne i} \zeta(x_{ij} - b'_j) +
+        \sum_k \zeta(t_i \cdot M^s_k / \tau - b'_i) \Big]
+
+    The second line is that of teacher anchors; its pairs of the batch are
+    ordered by the student, so that the :math:`x_{ij}` of N students of the
+    batch serve both lines, and the sum over processes is complete.
+
+    Args:
+        students (Tensor): Unit rows (N, D).
+        teachers (Candidates): Constant unit rows.
+        student_memory (Tensor, optional): Constant unit rows (K, D), of the
+            same pairs as the teachers of the memory.
+        temperature (float): :math:`\tau`.
+        offsets (Tensor): :math:`b` and :math:`b'` of all rows of the batch,
+            constant and finite, (2, B).
+        keep (Keep): Which negatives count; the own row is the positive.
+
+    Returns:
+        Tensor: The scalar mean over students.
+    """
+    arguments = (
+        students,
+        teachers,
+        student_memory,
+        temperature,
+        offsets,
+        keep,
+    )
+    if _is_large(students, teachers):
+        return tiled.nce(*arguments)
+    return plain_nce(*arguments)
+
+
+def plain_nce(
+    students: Tensor,
+    teachers: Candidates,
+    student_memory: Tensor | None,
+    temperature: float,
+    offsets: Tensor,
+    keep: Keep,
+) -> Tensor:
+    """Compute :func:`nce` by matrices of all similarities."""
+    num, size = len(students), len(teachers.batch)
+    own = slice(keep.start, keep.start + num)
+    hidden = keep._replace(include_self=False).hidden(num, teachers)
+    scores = _products(students, teachers) / temperature
+    positives = scores.diagonal(keep.start)
+    total = _softplus_sum(offsets[:, own] - positives)
+    scores = _hide(scores, hidden)
+    total = total + _softplus_sum(scores - offsets[0, own, None])
+    total = total + _softplus_sum(scores[:, :size] - offsets[1])
+    if student_memory is not None:
+        memory = student_memory.to(students.dtype)
+        scores = teachers.batch[own] @ memory.T / temperature
+        scores = _hide(scores, hidden[:, size:])
+        total = total + _softplus_sum(scores - offsets[1, own, None])
+    return total / num
+
+
+def _softplus_sum(scores):
+    # F.softplus is linear, in double precision visibly, from 20 on.
+    return torch.logaddexp(scores, scores.new_zeros(())).sum()
+
+
+class _UnitRows(torch.autograd.Function):
+    """``F.normalize`` with fewer matrices (N, D) in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, rows):
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        norms.clamp_(min=_SHORTEST)
+        units = rows / norms
+        ctx.save_for_backward(units, norms)
+        # The norms are returned for the sake of second derivatives.
+        return units, norms
+
+    @staticmethod
+    def backward(ctx, grad, grad_norms):
+        units, norms = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, units)[:, None] - grad_norms * norms
+        # Shorter rows are divided by a constant.
+        along = along.masked_fill(norms <= _SHORTEST, 0)
+        return torch.addcmul(grad, units, along, value=-1).div_(norms)
+
+
 def _is_large(anchors, candidates):
-    batch, memory = candidates
-    num = len(batch) + (0 if memory is None else len(memory))
-    return len(anchors) * num > _PLAIN_UP_TO
+    return len(anchors) * candidates.number > _PLAIN_UP_TO
 
 
 def _products(anchors, candidates):

@@ -11,8 +11,8 @@ from mmcmcd.models.losses import (
     CMDLoss,
     Memory,
     functional,
-    tiled,
 )
+from mmcmcd.models.losses.tiled import tiles
 from mmcmcd.registry import MODELS
 
 VALUE, GRADIENT = 1e-10, 1e-9
@@ -27,8 +27,8 @@ def tile(request, monkeypatch):
     """Every test holds for the plain formulas and for tiles of any size."""
     if request.param is not None:
         monkeypatch.setattr(functional, '_PLAIN_UP_TO', 0)
-        monkeypatch.setattr(tiled, '_choose_tile', lambda _: request.param)
-        monkeypatch.setattr(tiled, '_LEAST_ROWS', 1)
+        monkeypatch.setattr(tiles, 'choose_tile', lambda *_: request.param)
+        monkeypatch.setattr(tiles, 'LEAST_ROWS', 1)
 
 
 def make_rows(batch=7, dim=5, teacher_dim=None, seed=0):
@@ -255,6 +255,7 @@ def test_learnable_temperature_is_trained_and_bounded():
         (CMCLoss(), (4, 4), (4, 5), 'student_projector'),
         (CMDLoss('cross'), (4, 4), (4, 5), 'student_projector'),
         (CMCLoss(), (4, 4), (3, 4), 'same B'),
+        (CMCLoss(), (0, 4), (0, 4), 'B >= 1'),
         (CMCLoss(), (4, 4, 2), (4, 4, 2), r'shapes\s+\(B, D\)'),
     ],
 )
