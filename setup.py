@@ -66,6 +66,7 @@ setup(
         nyu=read_requirements('requirements/optional.txt'),
         analysis=read_requirements('requirements/analysis.txt'),
         audio=read_requirements('requirements/audio.txt'),
+        bench=read_requirements('requirements/bench.txt'),
         test=read_requirements('requirements/tests.txt'),
     ),
     cmdclass=dict(build_py=BuildWithMim),
