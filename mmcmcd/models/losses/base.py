@@ -17,7 +17,8 @@ class Memory(NamedTuple):
     """Index-aligned rows of earlier pairs (see ``FeatureQueue``).
 
     Attributes:
-        student (Tensor): Unit rows (K, D_s), without gradient.
+        student (Tensor): Unit rows (K, D_s), without gradient. Longer ones
+            would overflow: they are taken as they are.
         teacher (Tensor): Unit rows (K, D_t).
         group_ids (Tensor): Integers (K, ).
     """
@@ -101,21 +102,18 @@ class PairwiseLoss(nn.Module):
                 with (one pair and no memory).
         """
         self._check_shapes(student, teacher)
-        sizes = collectives.batch_sizes(len(student), student.device)
+        num = len(student)
+        sizes = collectives.batch_sizes(num, student.device)
         self._check_number(sum(sizes), memory)
         # Similarities lose too much in half precision to be divided by a
         # small temperature.
         with _without_autocast(student.device.type):
             prepare = fn.unit_rows if self.normalize else fn.full_precision
-            rows = self._gather(
-                prepare(student),
-                prepare(teacher.detach()),
-                memory,
-                group_ids,
-                sizes,
-            )
+            student = prepare(student)
+            teacher = prepare(teacher.detach()).to(student.dtype)
+            rows = self._gather(student, teacher, memory, group_ids, sizes)
             result = self.compare(rows)
-        share = len(sizes) * len(student) / sum(sizes)
+        share = len(sizes) * num / sum(sizes)
         if isinstance(result, dict):
             return {name: scaled(x, share) for name, x in result.items()}
         return scaled(result, share)

@@ -92,7 +92,8 @@ class CRDLoss(PairwiseLoss):
         total = collectives.all_reduce((sums - largest).exp(), 'sum')
         num_pairs = negatives.sum() + len(negatives)
         log_normalizers = largest + (total / num_pairs).log()
-        if self.training:
+        # Mixed precision may begin with a batch that overflows.
+        if self.training and log_normalizers.isfinite().all():
             self.log_normalizers.copy_(log_normalizers)
             self._is_fixed = True
         return log_normalizers

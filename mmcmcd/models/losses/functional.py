@@ -89,13 +89,14 @@ def plain_soft_cross_entropy(
     keep: Keep,
 ) -> Tensor:
     """Compute :func:`soft_cross_entropy` by matrices of all similarities."""
-    hidden = keep.hidden(len(student), student_candidates)
+    hidden = None
+    if keep.groups is not None:
+        hidden = keep.hidden(len(student), student_candidates)
     with torch.no_grad():
         scores = _products(teacher, teacher_candidates) / teacher_temperature
-        target = _hide(scores, hidden).softmax(dim=1)
+        target = _hide(scores, keep, hidden).softmax(dim=1)
     scores = _products(student, student_candidates) / student_temperature
-    log_q = _hide(scores, hidden).log_softmax(dim=1)
-    loss = -(target * log_q).sum() / len(student)
+    loss = F.cross_entropy(_hide(scores, keep, hidden), target)
     if hidden is not None:
         # Either all anchors have candidates, or all are of one group.
         loss = loss.masked_fill(hidden[0].all(), 0)
@@ -138,7 +139,8 @@ def info_nce(
         gradient is that of the sum over all processes, divided by N.
     """
     arguments = (anchors, candidates, temperature, keep, symmetric)
-    if all_reduce is not None or _is_large(anchors, candidates):
+    spread = symmetric and all_reduce is not None
+    if spread or _is_large(anchors, candidates):
         return tiled.info_nce(*arguments, all_reduce)
     return plain_info_nce(*arguments)
 
@@ -153,7 +155,7 @@ def plain_info_nce(
     """Compute :func:`info_nce` by matrices of all similarities."""
     num = len(anchors)
     scores = _products(anchors, candidates) / temperature
-    scores = _hide(scores, keep.hidden(num, candidates))
+    scores = _hide(scores, keep, keep.hidden(num, candidates))
     own = torch.arange(num, device=scores.device)
     loss = F.cross_entropy(scores, own + keep.start)
     if not symmetric:
@@ -230,13 +232,13 @@ def plain_nce(
     scores = _products(students, teachers) / temperature
     positives = scores.diagonal(keep.start)
     total = _softplus_sum(offsets[:, own] - positives)
-    scores = _hide(scores, hidden)
+    scores = _hide(scores, keep, hidden)
     total = total + _softplus_sum(scores - offsets[0, own, None])
     total = total + _softplus_sum(scores[:, :size] - offsets[1])
     if student_memory is not None:
         memory = student_memory.to(students.dtype)
         scores = teachers.batch[own] @ memory.T / temperature
-        scores = _hide(scores, hidden[:, size:])
+        scores = _hide(scores, keep, hidden[:, size:])
         total = total + _softplus_sum(scores - offsets[1, own, None])
     return total / num
 
@@ -250,13 +252,15 @@ class _UnitRows(torch.autograd.Function):
     """``F.normalize`` with fewer matrices (N, D) in the backward pass."""
 
     @staticmethod
-    def forward(ctx, rows):
+    def forward(rows):
         norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         norms.clamp_(min=_SHORTEST)
-        units = rows / norms
-        ctx.save_for_backward(units, norms)
         # The norms are returned for the sake of second derivatives.
-        return units, norms
+        return rows / norms, norms
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*output)
 
     @staticmethod
     def backward(ctx, grad, grad_norms):
@@ -278,8 +282,11 @@ def _products(anchors, candidates):
     return anchors @ batch.T
 
 
-def _hide(scores, hidden):
-    if hidden is None:
-        return scores
+def _hide(scores, keep, hidden):
     # -inf would give 0 * inf in products with it and in their gradients.
-    return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+    lowest = torch.finfo(scores.dtype).min
+    if hidden is not None:
+        return scores.masked_fill(hidden, lowest)
+    if not keep.include_self:
+        scores.diagonal(keep.start).fill_(lowest)
+    return scores

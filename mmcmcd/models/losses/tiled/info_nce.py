@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..candidates import Candidates, Keep, TileMask
 from . import tiles
-from .softmax import OnlineSoftmax
+from .softmax import OnlineSoftmax, needs_peak
 
 
 # Compilers would unroll the loops over tiles: minutes for what is a few large
@@ -38,8 +38,8 @@ def info_nce(
     return _InfoNCE.apply(
         anchors,
         1 / temperature,
-        *candidates,
-        *keep,
+        candidates,
+        keep,
         symmetric,
         all_reduce,
         tile or tiles.choose_tile(anchors, candidates.number),
@@ -49,48 +49,40 @@ def info_nce(
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
-        rows,
-        scale,
-        batch,
-        memory,
-        include_self,
-        start,
-        groups,
-        batch_groups,
-        memory_groups,
-        symmetric,
-        all_reduce,
-        tile,
+        ctx, rows, scale, candidates, keep, symmetric, all_reduce, tile
     ):
-        mask = TileMask(
-            Keep(include_self, start, groups, batch_groups, memory_groups)
-        )
+        batch, memory = candidates
+        mask = TileMask(keep)
         anchors = tiles.Anchors(rows, scale)
-        place = slice(start, start + len(rows))
+        place = slice(keep.start, keep.start + len(rows))
         own = batch[place]
-        softmax = OnlineSoftmax(rows, scale)
+        softmax = OnlineSoftmax(rows, needs_peak(scale))
         if memory is not None:
-            _show(softmax, anchors, memory, 'memory', mask, tile)
+            softmax.show(anchors, memory, 'memory', mask, tile)
         if symmetric:
-            columns = OnlineSoftmax(batch, scale)
+            columns = OnlineSoftmax(batch, needs_peak(scale))
             _count(softmax, columns, anchors, batch, mask, tile)
             if all_reduce is None:
                 columns.ignore_all_but(place)
             else:
                 columns.merge(all_reduce)
-            pull = _pull(softmax, columns, anchors, batch, mask, tile)
             logs = (softmax.log_total + columns.log_total[place]) / 2
         else:
-            _show(softmax, anchors, batch, 'batch', mask, tile)
-            pull = softmax.take_mean()
+            softmax.show(anchors, batch, 'batch', mask, tile)
             logs = softmax.log_total
-        slope = pull.sub_(own).div_(len(rows))
-        by_scale = None
-        if torch.is_tensor(scale):
-            by_scale = torch.linalg.vecdot(rows, slope).sum()
-        ctx.save_for_backward(slope.mul_(scale), by_scale)
-        return (logs - anchors.scores_with(own)).mean()
+        loss = (logs - anchors.scores_with(own)).mean()
+        if any(ctx.needs_input_grad):
+            pull = (
+                _pull(softmax, columns, anchors, batch, mask, tile)
+                if symmetric
+                else softmax.take_mean()
+            )
+            slope = pull.sub_(own).div_(len(rows))
+            by_scale = None
+            if torch.is_tensor(scale):
+                by_scale = torch.linalg.vecdot(rows, slope).sum()
+            ctx.save_for_backward(slope.mul_(scale), by_scale)
+        return loss
 
     @staticmethod
     def backward(ctx, grad):
@@ -99,16 +91,8 @@ class _InfoNCE(torch.autograd.Function):
         return (
             grad * by_rows,
             None if by_scale is None else grad * by_scale,
-            *[None] * 10,
+            *[None] * 5,
         )
-
-
-def _show(softmax, anchors, candidates, section, mask, tile):
-    """Show candidates to all anchors of a softmax."""
-    for at, _, keys, scores in tiles.visit(
-        anchors, candidates, section, mask, tile
-    ):
-        softmax.add_(at, scores, keys)
 
 
 def _count(rows, columns, anchors, batch, mask, tile):
@@ -129,9 +113,9 @@ def _pull(rows, columns, anchors, batch, mask, tile):
     pull = rows.take_mean()
     if pull is None:
         pull = torch.zeros_like(anchors.rows)
-    by_row, by_column = 1 / rows.total, 1 / columns.total.T
+    by_row, by_column = 1 / rows.total(), 1 / columns.total().T
     row_logs, column_logs = rows.log_total[:, None], columns.log_total
-    spare = tiles.tile_memory(batch, tile)
+    spare = tiles.tile_buffer(batch, tile)
     for at, across, keys, scores in tiles.visit(
         anchors, batch, 'batch', mask, tile
     ):

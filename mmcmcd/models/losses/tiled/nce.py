@@ -34,10 +34,10 @@ def nce(
     return _NCE.apply(
         students,
         1 / temperature,
-        *teachers,
+        teachers,
         student_memory,
         offsets,
-        *keep._replace(include_self=False),
+        keep._replace(include_self=False),
         tile or tiles.choose_tile(students, teachers.number),
     )
 
@@ -68,14 +68,13 @@ def log_sum_exp(
     """
     tile = tile or tiles.choose_tile(students, teachers.number)
     batch, teacher_memory = teachers
-    mask = TileMask(keep._replace(include_self=True))
+    mask = TileMask(keep)
     own = batch[keep.start : keep.start + len(students)]
     scale = 1 / temperature
     pairs = tiles.Anchors(students, scale), batch, 'batch'
     logs = []
     for anchors, memory in (students, teacher_memory), (own, student_memory):
-        # The maximum is kept whatever the scale: they are sums of sums.
-        softmax = OnlineSoftmax(students, torch.tensor(scale))
+        softmax = OnlineSoftmax(students, keep_peak=True)
         # Pairs of the batch are the same in both directions.
         sections = [pairs]
         if memory is not None:
@@ -93,22 +92,16 @@ class _NCE(torch.autograd.Function):
         ctx,
         students,
         scale,
-        batch,
-        memory,
+        candidates,
         student_memory,
         offsets,
-        include_self,
-        start,
-        groups,
-        batch_groups,
-        memory_groups,
+        keep,
         tile,
     ):
-        mask = TileMask(
-            Keep(include_self, start, groups, batch_groups, memory_groups)
-        )
+        batch, memory = candidates
+        mask = TileMask(keep)
         anchors = tiles.Anchors(students, scale)
-        place = slice(start, start + len(students))
+        place = slice(keep.start, keep.start + len(students))
         own, own_offsets = batch[place], offsets[:, place]
         gaps = own_offsets - anchors.scores_with(own)
         total = torch.logaddexp(gaps, gaps.new_zeros(())).sum()
@@ -133,11 +126,11 @@ class _NCE(torch.autograd.Function):
     def backward(ctx, grad):
         tiles.refuse_second_derivative()
         (by_students,) = ctx.saved_tensors
-        return (grad * by_students, *[None] * 11)
+        return (grad * by_students, *[None] * 6)
 
 
-def _softplus_sum(scores, memory):
-    losses = tiles.shaped(memory, *scores.shape)
+def _softplus_sum(scores, buffer):
+    losses = tiles.shaped(buffer, *scores.shape)
     return torch.logaddexp(scores, scores.new_zeros(()), out=losses).sum()
 
 
@@ -154,11 +147,11 @@ def _reject_batch(anchors, batch, by_row, by_column, pull, mask, tile):
         tile (tuple[int, int]): Anchors and candidates at once.
     """
     total = pull.new_zeros(())
-    other_memory, spare = (tiles.tile_memory(batch, tile) for _ in range(2))
+    other_buffer, spare = (tiles.tile_buffer(batch, tile) for _ in range(2))
     for at, across, keys, scores in tiles.visit(
         anchors, batch, 'batch', mask, tile
     ):
-        others = tiles.shaped(other_memory, *scores.shape)
+        others = tiles.shaped(other_buffer, *scores.shape)
         torch.sub(scores, by_column[across], out=others)
         scores -= by_row[at, None]
         total += _softplus_sum(scores, spare)
@@ -170,7 +163,7 @@ def _reject_batch(anchors, batch, by_row, by_column, pull, mask, tile):
 def _reject_memory(anchors, memory, offsets, pull, mask, tile):
     """Loss of the negatives of a memory; without ``pull`` no slopes."""
     total = offsets.new_zeros(())
-    spare = tiles.tile_memory(offsets, tile)
+    spare = tiles.tile_buffer(offsets, tile)
     for at, _, keys, scores in tiles.visit(
         anchors, memory, 'memory', mask, tile
     ):

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from ..candidates import Candidates, Keep, TileMask
 from . import tiles
-from .softmax import OnlineSoftmax
+from .softmax import OnlineSoftmax, needs_peak
 
 
 # As info_nce.
@@ -37,12 +37,13 @@ def soft_cross_entropy(
     """
     return _SoftCrossEntropy.apply(
         student,
-        *student_candidates,
+        student_candidates.batch,
+        student_candidates.memory,
         teacher,
-        *teacher_candidates,
+        teacher_candidates,
         1 / student_temperature,
         1 / teacher_temperature,
-        *keep,
+        keep,
         tile or tiles.choose_tile(student, student_candidates.number),
     )
 
@@ -55,29 +56,30 @@ class _SoftCrossEntropy(torch.autograd.Function):
         batch,
         memory,
         teacher,
-        teacher_batch,
-        teacher_memory,
+        teacher_candidates,
         scale,
         teacher_scale,
-        include_self,
-        start,
-        groups,
-        batch_groups,
-        memory_groups,
+        keep,
         tile,
     ):
-        mask = TileMask(
-            Keep(include_self, start, groups, batch_groups, memory_groups)
-        )
+        mask = TileMask(keep)
         students = tiles.Anchors(student, scale)
         teachers = tiles.Anchors(teacher, teacher_scale)
-        q = OnlineSoftmax(student, scale)
-        p = OnlineSoftmax(teacher, teacher_scale)
+        q = OnlineSoftmax(student, needs_peak(scale))
+        p = OnlineSoftmax(teacher, needs_peak(teacher_scale))
         if memory is not None:
-            _show(q, students, memory, memory, mask, tile)
-            _show(p, teachers, teacher_memory, memory, mask, tile)
+            q.show(students, memory, 'memory', mask, tile)
+            keys = teacher_candidates.memory
+            p.show(teachers, keys, 'memory', mask, tile, values=memory)
         pull, mean_score, by_batch = _contrast(
-            q, p, students, teachers, batch, teacher_batch, mask, tile
+            q,
+            p,
+            students,
+            teachers,
+            batch,
+            teacher_candidates.batch,
+            mask,
+            tile,
         )
         if memory is not None:
             target = p.take_mean()
@@ -97,16 +99,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return (
             grad * by_student,
             None if by_batch is None else grad * by_batch,
-            *[None] * 12,
+            *[None] * 7,
         )
-
-
-def _show(softmax, anchors, keys, values, mask, tile):
-    """Show keys of a memory to all anchors; sum up values (K, D)."""
-    for at, across, _, scores in tiles.visit(
-        anchors, keys, 'memory', mask, tile
-    ):
-        softmax.add_(at, scores, values[across].to(scores.dtype))
 
 
 def _contrast(q, p, students, teachers, batch, teacher_batch, mask, tile):
@@ -127,19 +121,19 @@ def _contrast(q, p, students, teachers, batch, teacher_batch, mask, tile):
     by_batch = torch.zeros_like(batch) if batch.requires_grad else None
     step = max(tile[0] * tile[1] // len(batch), min(tile[0], tiles.LEAST_ROWS))
     step = min(step, num)
-    target_memory = tiles.tile_memory(batch, (step, len(batch)))
-    score_memory = tiles.tile_memory(batch, (step, len(batch)))
+    target_buffer = tiles.tile_buffer(batch, (step, len(batch)))
+    score_buffer = tiles.tile_buffer(batch, (step, len(batch)))
     for at in tiles.slices(num, step):
-        target = teachers.scores(at, teacher_batch, target_memory)
+        target = teachers.scores(at, teacher_batch, target_buffer)
         mask.hide_(target, 'batch', at, everyone)
         target = p.weigh_(at, target)
-        scores = students.scores(at, batch, score_memory)
+        scores = students.scores(at, batch, score_buffer)
         # Hidden ones have a target of 0, which -inf would turn into nan.
         mean_score[at] = torch.linalg.vecdot(target, scores)
         mask.hide_(scores, 'batch', at, everyone)
-        slopes = q.weigh_(at, scores).mul_(1 / q.total[at])
-        slopes.addcmul_(target, -1 / p.total[at])
+        slopes = q.weigh_(at, scores).mul_(1 / q.total(at))
+        slopes.addcmul_(target, -1 / p.total(at))
         torch.mm(slopes, batch, out=pull[at])
         if by_batch is not None:
             by_batch.addmm_(slopes.T, students.rows[at])
-    return pull, mean_score.div_(p.total[:, 0]), by_batch
+    return pull, mean_score.div_(p.total()[:, 0]), by_batch

@@ -29,10 +29,10 @@ class Anchors(NamedTuple):
     rows: Tensor
     scale: float | Tensor
 
-    def scores(self, at: slice, keys: Tensor, memory: Tensor) -> Tensor:
-        """Scores of some anchors and keys (m, D), written into ``memory``."""
+    def scores(self, at: slice, keys: Tensor, buffer: Tensor) -> Tensor:
+        """Scores of some anchors and keys (m, D), written into ``buffer``."""
         anchors = self.rows[at]
-        out = shaped(memory, len(anchors), len(keys))
+        out = shaped(buffer, len(anchors), len(keys))
         if torch.is_tensor(self.scale):
             return torch.mm(anchors, keys.T, out=out).mul_(self.scale)
         return torch.addmm(
@@ -64,12 +64,12 @@ def visit(
         tuple: Which anchors and candidates, these candidates (m, D) in the
         anchors' precision, and the scores (n, m), which may be overwritten.
     """
-    memory = tile_memory(anchors.rows, tile)
+    buffer = tile_buffer(anchors.rows, tile)
     for across in slices(len(candidates), tile[1]):
         # Half-precision rows are widened a tile at a time.
         keys = candidates[across].to(anchors.rows.dtype)
         for at in slices(len(anchors.rows), tile[0]):
-            scores = anchors.scores(at, keys, memory)
+            scores = anchors.scores(at, keys, buffer)
             mask.hide_(scores, section, at, across)
             yield at, across, keys, scores
 
@@ -89,18 +89,18 @@ def slices(length: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def tile_memory(like: Tensor, tile: tuple[int, int]) -> Tensor:
-    """Return memory for a tile.
+def tile_buffer(like: Tensor, tile: tuple[int, int]) -> Tensor:
+    """Return room for a tile.
 
-    It is shared by all tiles: to get fresh memory for each of them would
-    cost page faults.
+    It is shared by all tiles: fresh memory for each of them would cost page
+    faults.
     """
     return like.new_empty(tile[0] * tile[1])
 
 
-def shaped(memory: Tensor, rows: int, columns: int) -> Tensor:
-    """Return the first numbers of a tile's memory as a matrix."""
-    return memory[: rows * columns].view(rows, columns)
+def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the first numbers of a tile's buffer as a matrix."""
+    return buffer[: rows * columns].view(rows, columns)
 
 
 def exp_(scores: Tensor) -> Tensor:
