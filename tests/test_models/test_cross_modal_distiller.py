@@ -254,6 +254,31 @@ def test_queue_is_used_saved_and_restored(teacher_file):
     assert torch.equal(other.queue.view().teacher, model.queue.view().teacher)
 
 
+def test_queue_is_read_but_not_filled_in_evaluation(teacher_file):
+    queue = dict(
+        type='mmcmcd.FeatureQueue', size=6, teacher_dim=64, student_dim=64
+    )
+    model = build(teacher_file, queue=queue)
+    first, second = (
+        model.data_preprocessor(make_batch(4, seed=seed), True)
+        for seed in range(2)
+    )
+    for sample in second['data_samples']:
+        sample.set_metainfo(dict(group_index=sample.group_index + 100))
+    model.eval()
+    alone = model(**second, mode='loss')['loss_cmc']
+    assert model.queue.view() is None
+    model.train()(**first, mode='loss')
+    before = copy.deepcopy(model.queue.state_dict())
+    model.eval()
+    values = [model(**second, mode='loss')['loss_cmc'] for _ in range(2)]
+    assert values[0] == values[1] > alone
+    for key, value in model.queue.state_dict().items():
+        assert torch.equal(value, before[key])
+    model.train()(**second, mode='loss')
+    assert len(model.queue) == 6
+
+
 def test_learnable_temperature_is_in_the_optimizer(teacher_file):
     model = build(
         teacher_file,

@@ -2,8 +2,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.utils import counters
 
 from mmcmcd.errors import ConfigError
+from mmcmcd.models.distillers.comparison import compare
+from mmcmcd.models.losses import CMCLoss
 from mmcmcd.models.losses.functional import unit_rows
 from mmcmcd.models.memory import FeatureQueue
 from mmcmcd.registry import MODELS
@@ -124,6 +128,36 @@ def test_is_restored_from_a_checkpoint():
     assert int(other.written) == 7
 
 
+@pytest.mark.parametrize('name', DTYPES)
+def test_raw_rows_of_an_older_checkpoint_are_normalised(name):
+    queue = build(dtype=name)
+    unit = unit_rows(torch.randn(5, 3)).to(DTYPES[name])
+    raw = unit.clone()
+    raw[1:3] *= torch.tensor([[40.0], [0.01]]).to(raw)
+    raw[4] = 0
+    state = dict(
+        queue.state_dict(),
+        student=raw,
+        written=torch.tensor(4),
+        group_ids=torch.arange(5),
+    )
+    given = copy.deepcopy(state)
+    queue.load_state_dict(state)
+    assert torch.equal(queue.student[[0, 3, 4]], raw[[0, 3, 4]])
+    lengths = queue.student.float().norm(dim=1)
+    eps = torch.finfo(DTYPES[name]).eps
+    assert (lengths[:4] - 1).abs().max() <= eps
+    torch.testing.assert_close(
+        queue.student[:4], unit[:4], rtol=0, atol=2 * eps
+    )
+    assert all(torch.equal(state[key], given[key]) for key in state)
+    # Once normalised they stay as they are, in any precision.
+    for other in DTYPES:
+        again = build(dtype=other)
+        again.load_state_dict(queue.state_dict())
+        assert torch.equal(again.student, queue.student.to(again.student))
+
+
 def test_is_restored_inside_a_model_by_mmengine(tmp_path):
     from mmengine.runner import load_checkpoint, save_checkpoint
 
@@ -194,6 +228,38 @@ def test_training_waits_for_no_number(monkeypatch):
         queue.view()
         queue.enqueue(torch.ones(3, 3), torch.ones(3, 2), torch.ones(3).long())
     assert len(queue) == 5
+
+
+def test_a_compiled_step_is_not_compiled_again():
+    torch.compiler.reset()
+    counters.clear()
+    compiled = torch.compile(compare, backend='aot_eager')
+    steps = [
+        (
+            each,
+            nn.ModuleDict(dict(one=CMCLoss())),
+            FeatureQueue(70, 16, 16),
+        )
+        for each in (compiled, compare)
+    ]
+    graphs = []
+    for seed in range(7):
+        torch.manual_seed(seed)
+        student, teacher = torch.randn(2, 12, 16)
+        results = []
+        for each, losses, queue in steps:
+            rows = student.clone().requires_grad_()
+            ids = torch.arange(12 * seed, 12 * seed + 12)
+            terms = each(rows, teacher, ids, losses, queue)
+            sum(terms.values()).backward()
+            results.append([*terms.values(), rows.grad, queue.view().teacher])
+        torch.testing.assert_close(*results)
+        graphs.append(counters['stats']['unique_graphs'])
+    # The graph breaks at view and enqueue alone.
+    assert all('disable' in reason for reason in counters['graph_break'])
+    # Without memory, with one, with one of another size; then no more.
+    assert 0 < graphs[0] < graphs[2] == graphs[-1]
+    assert len(steps[0][2]) == 70
 
 
 def test_takes_no_more_memory_than_it_says():

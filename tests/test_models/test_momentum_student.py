@@ -226,6 +226,20 @@ def test_is_not_exported(pretrained, tmp_path):
     assert_equal(state.values(), expected.values())
 
 
+def test_is_not_asked_in_evaluation(pretrained):
+    model = build(pretrained)
+    model(**batch(0), mode='loss')
+
+    def stop(*_):
+        raise AssertionError('a forward pass for nothing')
+
+    average(model)['student'].register_forward_pre_hook(stop)
+    model.eval()(**batch(1), mode='loss')
+    assert len(model.queue) == 4
+    with pytest.raises(AssertionError, match='for nothing'):
+        model.train()(**batch(1), mode='loss')
+
+
 def test_chunks_pass_it_too(pretrained):
     model = build(pretrained, forward_chunk_size=2)
     sizes = []

@@ -37,7 +37,7 @@ def compare(
     where: str = 'losses',
     stored_student: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Call every loss on one batch, then remember the batch.
+    """Call every loss on one batch, then, in training, remember the batch.
 
     Args:
         student (Tensor): Embeddings (B, D_s).
@@ -46,7 +46,9 @@ def compare(
             group are not negatives of each other.
         losses (nn.ModuleDict): Each is called as ``loss(student, teacher,
             memory, group_ids)`` and gives a scalar, or a dict of them.
-        queue (FeatureQueue, optional): Memory of earlier batches.
+        queue (FeatureQueue, optional): Memory of earlier batches. In
+            evaluation it is read alone: a validation loss must not put
+            its pairs among the candidates of training.
         where (str): Place of the losses in the config, for messages.
         stored_student (Tensor, optional): What the queue remembers of the
             students (B, D_s). Defaults to None: ``student``.
@@ -57,19 +59,19 @@ def compare(
     Raises:
         ConfigError: Two losses log one key, or a queue gets no groups.
     """
+    if queue is not None and group_ids is None:
+        raise ConfigError(
+            'A queue needs to know which pairs are the same: the data '
+            'samples lack group_index. Pack them with '
+            'mmcmcd.PackPairedInputs.'
+        )
     memory = None if queue is None else queue.view()
     results = {}
     for name, loss in losses.items():
         value = loss(student, teacher, memory, group_ids)
         terms = value if isinstance(value, dict) else {f'loss_{name}': value}
         add_terms(results, terms, f'{where}.{name}')
-    if queue is not None:
-        if group_ids is None:
-            raise ConfigError(
-                'A queue needs to know which pairs are the same: the data '
-                'samples lack group_index. Pack them with '
-                'mmcmcd.PackPairedInputs.'
-            )
+    if queue is not None and queue.training:
         stored = student if stored_student is None else stored_student
         queue.enqueue(stored, teacher, group_ids)
     return results
@@ -81,7 +83,7 @@ def add_terms(results: dict, terms: dict, where: str) -> None:
     Raises:
         ConfigError: One of their keys is taken.
     """
-    if not results.keys().isdisjoint(terms):
+    if set(results) & set(terms):
         raise ConfigError(
             f'{where} logs {sorted(terms)}, of which another one logs some '
             f'already: {sorted(results)}. Merge or rename them.'

@@ -52,9 +52,10 @@ class CrossModalDistiller(BaseModel):
             queue then stores rows of this average of student and
             ``student_projector``, which change more slowly than the
             student's (CompRess, Koohpayegani et al., NeurIPS 2020); all else
-            is the trained student's. Updated at each training step, kept in
-            checkpoints, and not exported. Defaults to None: the queue stores
-            the student's rows.
+            is the trained student's. Updated at each forward pass in
+            training, even where gradients are accumulated over several;
+            kept in checkpoints, and not exported. Defaults to None: the
+            queue stores the student's rows.
         data_preprocessor (dict, optional): Usually a
             :class:`PairedDataPreprocessor`.
         init_cfg (dict, optional): As in mmengine.
@@ -223,11 +224,10 @@ class CrossModalDistiller(BaseModel):
 
     @torch.no_grad()
     def _embed_for_queue(self, images):
-        """The momentum student's rows; None if there is no such student."""
-        if self.momentum_student is None:
+        """The momentum student's rows; None where none are stored."""
+        if self.momentum_student is None or not self.training:
             return None
-        if self.training:
-            self.momentum_student.update_parameters(self._trained_networks())
+        self.momentum_student.update_parameters(self._trained_networks())
         return self._embed(images, **self.momentum_student.module)
 
     def _trained_networks(self):

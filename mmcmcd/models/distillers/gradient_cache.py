@@ -35,11 +35,14 @@ def embed_in_chunks(
     needs all embeddings, but no embedding needs another's activations. Each
     chunk's forward pass is repeated when its gradient is due, by torch's
     checkpointing, so the gradient is the same, for one more forward pass.
-    The repetition draws the same random numbers and leaves the buffers, such
-    as running statistics, alone.
+    The repetition draws the same random numbers, starts from copies of the
+    buffers as they were before the first pass, since in training some enter
+    the features (such as the vectors of spectral norm), and leaves the
+    buffers themselves alone.
 
     Batch statistics are those of a chunk, as with accumulated gradients, and
-    a training step updates the running ones once per chunk.
+    a training step updates buffers, such as running statistics, once per
+    chunk.
 
     Args:
         backbone (nn.Module): What :func:`embed` pools the features of.
@@ -72,29 +75,33 @@ def _run_again_in_backward(backbone, images):
         backbone,
         images,
         use_reentrant=False,
-        context_fn=lambda: (nullcontext(), _CopiedBuffers(backbone)),
+        # Called before the first pass.
+        context_fn=lambda: (nullcontext(), _BuffersOfNow(backbone)),
     )
 
 
-class _CopiedBuffers:
-    """Within it forward passes change copies of a network's buffers.
+class _BuffersOfNow:
+    """Within it a network has copies of the buffers that it has now.
 
     A class, as autograd may repeat a chunk more than once.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    def __enter__(self) -> None:
-        self.buffers = [
-            (layer, name, buffer)
-            for layer in self.network.modules()
+        self.copies = [
+            (layer, name, buffer.clone())
+            for layer in network.modules()
             for name, buffer in layer.named_buffers(recurse=False)
         ]
-        for layer, name, buffer in self.buffers:
-            setattr(layer, name, buffer.clone())
+        self.live = []
+
+    def __enter__(self) -> None:
+        for layer, name, copy in self.copies:
+            self.live.append(getattr(layer, name))
+            setattr(layer, name, copy.clone())
 
     def __exit__(self, *_) -> None:
-        for layer, name, buffer in self.buffers:
+        for (layer, name, _), buffer in zip(
+            self.copies, self.live, strict=True
+        ):
             setattr(layer, name, buffer)
-        self.buffers = []
+        self.live = []

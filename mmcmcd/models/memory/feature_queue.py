@@ -8,6 +8,8 @@ from mmcmcd.models.utils.collectives import batch_sizes, gather_rows
 from mmcmcd.registry import MODELS
 
 _DTYPES = ('float32', 'float16', 'bfloat16')
+# More than half precision makes of a length of one.
+_ROUNDING = 0.01
 
 
 @MODELS.register_module()
@@ -16,7 +18,8 @@ class FeatureQueue(nn.Module):
 
     Rows are stored at unit length.  Batches may have any size, and may be
     larger than the queue; rows that were not written yet are never offered.
-    The queue is saved in checkpoints.  In distributed training every process
+    The queue is saved in checkpoints; rows of other lengths in older ones
+    are normalised when they are loaded.  In distributed training every process
     stores the rows of all processes, in the order of their ranks, so that
     the queues stay equal.
 
@@ -69,11 +72,14 @@ class FeatureQueue(nn.Module):
         waiting = 0 if self._waiting is None else len(self._waiting.group_ids)
         return min(self._num_written + waiting, self.size)
 
+    # A compiler would compile every step anew for another ``_num_written``.
+    @torch.compiler.disable
     def view(self) -> Memory | None:
         """Return the stored rows without copying, or None if there are none.
 
-        They stay as they are until the first :meth:`view` after the next
-        :meth:`enqueue`: go backward through a loss of them before.
+        They stay as they are until, after the next :meth:`enqueue`, the first
+        :meth:`view`, ``state_dict()`` or other :meth:`enqueue`: go backward
+        through a loss of them before.
         """
         self._write()
         filled = len(self)
@@ -85,6 +91,7 @@ class FeatureQueue(nn.Module):
             self.group_ids[:filled],
         )
 
+    @torch.compiler.disable
     @torch.no_grad()
     def enqueue(
         self, student: Tensor, teacher: Tensor, group_ids: Tensor
@@ -109,7 +116,8 @@ class FeatureQueue(nn.Module):
             unit_rows(teacher).to(self.teacher),
             group_ids.to(self.group_ids, copy=True),
         )
-        # Autograd may still need the rows that these will replace.
+        # Our losses need the rows that these will replace no more, but to go
+        # backward through the losses of others autograd may.
         self._waiting = Memory(
             *(gather_rows(rows, sizes)[-self.size :] for rows in batch)
         )
@@ -148,6 +156,8 @@ class FeatureQueue(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self._waiting = None
         self._num_written = int(self.written)
+        for rows in (self.student, self.teacher):
+            _normalise(rows)
 
     def _apply(self, fn, *args, **kwargs):
         def move(tensor):
@@ -159,3 +169,11 @@ class FeatureQueue(nn.Module):
             return tensor.to(moved.device)
 
         return super()._apply(move, *args, **kwargs)
+
+
+@torch.no_grad()
+def _normalise(rows):
+    """Bring rows to unit length in place, but leave unit and zero rows."""
+    lengths = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+    others = ((lengths - 1).abs() > _ROUNDING) & (lengths > 0)
+    rows[others] = unit_rows(rows[others]).to(rows)
