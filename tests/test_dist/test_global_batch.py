@@ -25,6 +25,10 @@ NUM_ROWS = 12
 # As many times more rows are beyond what the losses do by plain formulas.
 MANY = 60
 STEPS = 3
+TOLERANCES = dict(
+    float64=(1e-10, dict(rtol=1e-9, atol=1e-10)),
+    float32=(1e-5, dict(rtol=1e-4, atol=1e-5)),
+)
 LOSSES = dict(
     within=lambda: CMDLoss('within'),
     within_self=lambda: CMDLoss('within', include_self=True),
@@ -44,15 +48,17 @@ LOSSES = dict(
     l2=lambda: FeatureL2Loss(),
     l2_unit=lambda: FeatureL2Loss(normalize=True),
 )
-# name of the loss, groups, memory, how many times the rows
+# name of the loss, groups, type of the memory, how many times the rows, type
 CASES = [
     *(
-        (name, groups, memory, 1)
+        (name, groups, memory, 1, 'float64')
         for name in LOSSES
         for groups in (False, True)
-        for memory in (False, True)
+        for memory in (None, 'float32')
     ),
-    *((name, True, True, MANY) for name in LOSSES),
+    *((name, True, 'float32', MANY, 'float64') for name in LOSSES),
+    *((name, True, 'float16', 1, 'float64') for name in ('cmcd', 'crd')),
+    *((name, True, 'float32', 1, 'float32') for name in ('cmcd', 'crd')),
 ]
 
 
@@ -77,26 +83,27 @@ def train(case, sizes, rank):
     Returns:
         dict: The losses and the averaged gradient of each step; the queue.
     """
-    name, with_groups, with_memory, times = case
+    name, with_groups, memory, times, dtype = case
+    dtype = getattr(torch, dtype)
     sizes = [times * size for size in sizes]
     own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     torch.manual_seed(0)
-    model = Distiller(LOSSES[name]()).double()
+    model = Distiller(LOSSES[name]()).to(dtype)
     module = DistributedDataParallel(model) if dist.is_distributed() else model
     # Wraps at the second batch and is larger than a half of it.
-    queue = FeatureQueue(NUM_ROWS * times * 3 // 2, 5, 5)
+    queue = FeatureQueue(NUM_ROWS * times * 3 // 2, 5, 5, memory or 'float32')
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     values, gradients = [], []
     # Without a memory one step is like the other.
-    for _ in range(STEPS if with_memory else 1):
-        inputs = torch.randn(sum(sizes), 6, dtype=torch.double)
-        teacher = torch.randn(sum(sizes), 5, dtype=torch.double)
+    for _ in range(STEPS if memory else 1):
+        inputs = torch.randn(sum(sizes), 6, dtype=dtype)
+        teacher = torch.randn(sum(sizes), 5, dtype=dtype)
         # About two rows of a batch share one, over processes and steps.
         groups = torch.randint(sum(sizes) // 2, (sum(sizes),))
         student, losses = module(
             inputs[own],
             teacher[own],
-            queue.view() if with_memory else None,
+            queue.view() if memory else None,
             groups[own] if with_groups else None,
         )
         queue.enqueue(student, teacher[own], groups[own])
@@ -203,19 +210,22 @@ def alone():
 
 
 @pytest.mark.parametrize(
-    'case', CASES, ids=lambda c: f'{c[0]}-groups={c[1]}-memory={c[2]}-x{c[3]}'
+    'case',
+    CASES,
+    ids=lambda c: f'{c[0]}-groups={c[1]}-memory={c[2]}-x{c[3]}-{c[4]}',
 )
 def test_losses_and_gradients_are_those_of_one_process(ranks, alone, case):
     expected = alone(case)
     results = [rank[case] for rank in ranks]
     mean = sum(result['values'] for result in results) / len(ranks)
+    value, gradient = TOLERANCES[case[4]]
     torch.testing.assert_close(
-        mean, expected['values'], rtol=1e-10, atol=1e-10
+        mean, expected['values'], rtol=value, atol=value
     )
     assert expected['gradients'].abs().max(dim=1).values.min() > 1e-4
     for result in results:
         torch.testing.assert_close(
-            result['gradients'], expected['gradients'], rtol=1e-9, atol=1e-10
+            result['gradients'], expected['gradients'], **gradient
         )
 
 

@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from mmcmcd.models.losses import (
     CMCLoss,
     CMDLoss,
+    CRDLoss,
     Memory,
     functional,
 )
@@ -24,26 +25,29 @@ pytestmark = [
 
 MIB = 2**20
 LOSSES = dict(
-    within=CMDLoss('within'),
-    cross=CMDLoss('cross'),
-    one_way=CMCLoss(symmetric=False),
-    two_way=CMCLoss(),
-    sharp=CMCLoss(0.01),
+    within=lambda: CMDLoss('within'),
+    cross=lambda: CMDLoss('cross'),
+    one_way=lambda: CMCLoss(symmetric=False),
+    two_way=lambda: CMCLoss(),
+    sharp=lambda: CMCLoss(0.01),
+    trained=lambda: CMCLoss(learnable_temperature=True),
+    crd=lambda: CRDLoss(),
 )
 
 
 @pytest.mark.parametrize(
-    'loss', [CMDLoss('within'), CMDLoss('cross'), CMCLoss()]
+    'name', ['within', 'cross', 'two_way', 'trained', 'crd']
 )
-def test_losses_equal_the_cpu(loss):
+def test_losses_equal_the_cpu(name):
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 256, 128)
     values, grads = [], []
     for device in ('cpu', 'cuda'):
-        rows = student.to(device).requires_grad_()
-        value = loss(rows, teacher.to(device))
+        loss = LOSSES[name]().to(device)
+        inputs = student.to(device).requires_grad_(), *loss.parameters()
+        value = loss(inputs[0], teacher.to(device))
         values.append(value.detach().cpu())
-        grads.append(torch.autograd.grad(value, rows)[0].cpu())
+        grads.append([x.cpu() for x in torch.autograd.grad(value, inputs)])
     torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-6)
 
@@ -71,18 +75,21 @@ def test_tiles_equal_the_plain_formulas(name, dtype, tile, monkeypatch):
         torch.arange(queue, device='cuda'),
     )
     groups = torch.arange(batch, device='cuda') // 2
+    loss = LOSSES[name]().cuda()
+    inputs = student, *loss.parameters()
     values, gradients = [], []
     for way in ('plain', 'tiled'):
         take(way, monkeypatch)
-        value = LOSSES[name](student, teacher, memory, groups)
+        value = loss(student, teacher, memory, groups)
         values.append(value.detach())
-        gradients.append(torch.autograd.grad(value, student)[0].float())
+        gradients.append(torch.autograd.grad(value, inputs))
     assert values[0].dtype == torch.float32
     torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
     # Rows in bfloat16 take gradients that are rounded to it.
     bound = 1e-4 if dtype == torch.float32 else torch.finfo(dtype).eps
-    error = (gradients[0] - gradients[1]).abs().max()
-    assert error < bound * gradients[0].abs().max()
+    for plain, by_tiles in zip(*gradients, strict=True):
+        error = (plain.float() - by_tiles.float()).abs().max()
+        assert error < bound * plain.abs().max()
 
 
 @pytest.fixture
@@ -98,22 +105,23 @@ def test_a_step_with_a_queue_never_waits_for_the_gpu(
     name, way, dtype, monkeypatch, syncs_are_errors
 ):
     take(way, monkeypatch)
+    loss = LOSSES[name]().cuda()
     queue = FeatureQueue(150, 32, 32, dtype).cuda()
     batches = [torch.randn(2, 64, 32, device='cuda') for _ in range(6)]
     ids = torch.arange(64, device='cuda')
 
     def step(student, teacher):
         student = student.detach().requires_grad_()
-        value = LOSSES[name](student, teacher, queue.view(), ids)
+        value = loss(student, teacher, queue.view(), ids)
         queue.enqueue(student, teacher, ids)
-        return torch.autograd.grad(value, student)[0]
+        return torch.autograd.grad(value, (student, *loss.parameters()))
 
     step(*batches[0])  # loads what is loaded once
     syncs_are_errors()
     # The queue fills up, and starts anew within a batch.
     gradients = [step(*batch) for batch in batches]
     torch.cuda.set_sync_debug_mode('default')
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all(grad.isfinite().all() for step in gradients for grad in step)
     assert len(queue) == 150
 
 
@@ -122,9 +130,10 @@ def peak(name, batch, dim, memory=None):
     student = torch.randn(batch, dim, device='cuda', requires_grad=True)
     teacher = torch.randn(batch, dim, device='cuda')
     groups = torch.arange(batch, device='cuda')
+    loss = LOSSES[name]().cuda()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    LOSSES[name](student, teacher, memory, groups).backward()
+    loss(student, teacher, memory, groups).backward()
     return torch.cuda.max_memory_allocated() - before
 
 

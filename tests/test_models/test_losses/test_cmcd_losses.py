@@ -9,6 +9,8 @@ from mmcmcd.models.losses import (
     CMCDLoss,
     CMCLoss,
     CMDLoss,
+    CRDLoss,
+    FeatureL2Loss,
     Memory,
     functional,
 )
@@ -200,6 +202,69 @@ def test_half_precision_input_is_computed_in_single(dtype):
     torch.testing.assert_close(
         half, CMCLoss()(student.float(), teacher.float())
     )
+
+
+@pytest.mark.parametrize(
+    'dtypes', itertools.permutations([torch.float32, torch.float64])
+)
+@pytest.mark.parametrize(
+    'make_loss',
+    [
+        lambda: CMDLoss('within'),
+        lambda: CMDLoss('cross'),
+        lambda: CMCLoss(),
+        lambda: CMCLoss(learnable_temperature=True),
+        lambda: CRDLoss(),
+        lambda: FeatureL2Loss(),
+        lambda: FeatureL2Loss(normalize=True),
+    ],
+)
+def test_the_result_has_the_precision_of_the_student(make_loss, dtypes):
+    student, teacher = (
+        rows.detach().to(dtype)
+        for rows, dtype in zip(make_rows(), dtypes, strict=True)
+    )
+    student.requires_grad_()
+    memory = make_memory()
+    memory = Memory(memory[0].half(), memory[1].float(), memory[2])
+    value = make_loss()(student, teacher, memory)
+    expected = make_loss()(student, teacher.to(student.dtype), memory)
+    assert value.dtype == student.dtype
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(x, student)[0] for x in (value, expected)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_short_rows_have_the_gradient_of_normalize():
+    student, weights = make_rows()
+    lengths = [0, 1e-8, 0.999e-6, 1.001e-6, 1e-3, 1, 1e3]
+    rows = normalize(student.detach()) * torch.tensor(lengths)[:, None]
+    rows.requires_grad_()
+    results = []
+    for unit in (functional.unit_rows(rows), normalize(rows, eps=1e-6)):
+        (first,) = torch.autograd.grad(
+            (unit * weights).sum(), rows, create_graph=True
+        )
+        (second,) = torch.autograd.grad((first * weights).sum(), rows)
+        # That of a zero row is nan in the reference.
+        results.append((unit, first, second[1:]))
+    torch.testing.assert_close(*results)
+    assert torch.autograd.gradgradcheck(functional.unit_rows, student)
+
+
+@pytest.mark.parametrize('tile', [None], indirect=True)
+@pytest.mark.parametrize(
+    'loss', [CMDLoss('within'), CMDLoss('cross'), CMCLoss()]
+)
+def test_plain_formulas_can_be_transformed_by_torch_func(loss):
+    student, teacher = make_rows()
+    memory, groups = make_memory(), GROUPS[1]
+    ours = torch.func.grad(loss)(student.detach(), teacher, memory, groups)
+    value = loss(student, teacher, memory, groups)
+    torch.testing.assert_close(ours, *torch.autograd.grad(value, student))
 
 
 def test_extreme_input_stays_finite():

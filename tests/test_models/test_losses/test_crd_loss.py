@@ -182,6 +182,21 @@ def test_normalizers_are_those_of_the_first_training_batch():
     assert fresh(*later, memory) != value
 
 
+def test_a_first_batch_that_overflows_fixes_no_normalizers():
+    student, teacher = make_rows(seed=3)
+    overflowed = student.detach().clone()
+    overflowed[2, 1] = torch.inf
+    loss, other = make_loss(), make_loss()
+    assert not loss(overflowed, teacher).isfinite()
+    assert loss.log_normalizers.isnan().all()
+    assert loss(*make_rows()) == other(*make_rows())
+    assert torch.equal(loss.log_normalizers, other.log_normalizers)
+    assert loss.log_normalizers.isfinite().all()
+    # Later ones do not matter.
+    loss(overflowed, teacher)
+    assert loss(student, teacher) == other(student, teacher)
+
+
 def test_checkpoints_keep_the_normalizers():
     first, later = make_rows(), make_rows(seed=3)
     loss, resumed = (nn.ModuleDict(dict(crd=make_loss())) for _ in range(2))

@@ -1,5 +1,7 @@
 """The tiled formulas against the plain ones, which others hold to loops."""
 
+import importlib
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,7 +22,8 @@ from mmcmcd.models.losses import (
     tiled,
 )
 from mmcmcd.models.losses.candidates import Candidates, Keep, TileMask
-from mmcmcd.models.losses.tiled.softmax import SAFE_SCALE
+from mmcmcd.models.losses.tiled import tiles
+from mmcmcd.models.losses.tiled.softmax import SAFE_SCALE, needs_peak
 from mmcmcd.models.memory import FeatureQueue
 
 VALUE, GRADIENT = 1e-10, 1e-9
@@ -327,21 +330,94 @@ def test_two_backward_passes_through_one_graph_are_equal(form):
 def test_single_precision(form, temperatures):
     """Values and gradients are right to 1e-5 of their size."""
     groups = torch.arange(300 + 400) % 500
-    single, double = (
-        make_problem(300, 400, groups=groups, dtype=dtype)
-        for dtype in (torch.float32, torch.float64)
-    )
-    double = double._replace(
+    problem = make_problem(300, 400, groups=groups, dtype=torch.float32)
+    check_single_precision(problem, form, (64, 100), temperatures)
+
+
+def check_single_precision(single, form, tile, temperatures, bound=1e-5):
+    double = single._replace(
         students=single.students.detach().double().requires_grad_(),
         teachers=single.teachers.double(),
         memory=tuple(rows.double() for rows in single.memory),
     )
-    value, gradient = single.solve(form, (64, 100), temperatures)
+    value, gradient = single.solve(form, tile, temperatures)
     expected, by_plain = double.solve(form, None, temperatures)
     assert value.dtype == gradient.dtype == torch.float32
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=bound)
     error = (gradient.double() - by_plain).abs().max()
-    assert error < 1e-5 * by_plain.abs().max()
+    assert error < bound * by_plain.abs().max()
+
+
+def test_exponentials_of_safe_scores_can_be_summed():
+    assert math.exp(SAFE_SCALE) * 1e20 < torch.finfo(torch.float32).max
+    assert math.exp(-SAFE_SCALE) > torch.finfo(torch.float32).tiny
+    assert not needs_peak(SAFE_SCALE) and needs_peak(1.01 * SAFE_SCALE)
+    # Whatever its value, which is not looked at.
+    assert needs_peak(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('sign', [1, -1], ids=['equal', 'antipodal'])
+@pytest.mark.parametrize('temperature', [EDGE, 0.005])
+def test_extreme_scores_in_single_precision(form, sign, temperature):
+    """All scores are large, or all negative: at least 0.6 of the scale.
+
+    Their exponentials at 0.005 are normal in double precision alone.  Scores
+    are right to eps of the scale, and so are weights.
+    """
+    problem = make_problem(40, 50, dtype=torch.float32)
+    pole = unit(1, dtype=torch.float32)
+
+    def near(rows, sign):
+        return normalize(sign * pole + rows.detach() / 2)
+
+    # Within, scores of students are with those of the memory alone.
+    within = form == 'within'
+    problem = problem._replace(
+        students=near(problem.students, 1).requires_grad_(),
+        teachers=near(problem.teachers, 1 if within else sign),
+        memory=tuple(near(rows, sign) for rows in problem.memory),
+        keep=group_of_all(problem.keep) if within else problem.keep,
+    )
+    bound = 4 * torch.finfo(torch.float32).eps / temperature
+    check_single_precision(problem, form, (16, 20), (temperature,) * 2, bound)
+
+
+def group_of_all(keep):
+    """What leaves an anchor nothing but the memory."""
+    batch, memory = torch.zeros(40), torch.ones(50)
+    return keep._replace(
+        groups=batch, batch_groups=batch, memory_groups=memory
+    )
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_exponentials_that_are_not_normal_are_zero(dtype):
+    lowest = math.log(torch.finfo(dtype).tiny)
+    scores = torch.tensor(
+        [0, -1, 0.999 * lowest, 1.001 * lowest, 2 * lowest, -torch.inf],
+        dtype=dtype,
+    )
+    # That of the fourth is denormal.
+    assert scores.exp().count_nonzero() == 4
+    expected = scores.exp() * torch.tensor([1, 1, 1, 0, 0, 0])
+    assert torch.equal(tiles.exp_(scores), expected)
+
+
+@pytest.mark.parametrize(
+    'num,candidates,tile',
+    [
+        (20_000, 50_000, (8192, 8192)),
+        (20_000, 3000, (8192, 3000)),
+        (16, 10**7, (16, 2**22)),
+        (16, 3000, (16, 3000)),
+    ],
+)
+def test_tiles_of_a_gpu_are_filled_whatever_the_number_of_anchors(
+    num, candidates, tile
+):
+    anchors = torch.empty(num, 8, device='meta')
+    assert tiles.choose_tile(anchors, candidates) == tile
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -430,6 +506,7 @@ LOSSES = dict(
     one_way=CMCLoss(symmetric=False),
     two_way=CMCLoss(),
     sharp=CMCLoss(0.01),
+    trained=CMCLoss(0.05, learnable_temperature=True),
     both=CMCDLoss(cmd=dict(form='cross'), cmc=dict()),
 )
 
@@ -511,6 +588,21 @@ def test_a_second_derivative_is_refused_by_tiles(name, monkeypatch):
 
 
 @pytest.mark.parametrize('name', LOSSES)
+def test_evaluation_has_the_value_of_training(name, way, monkeypatch):
+    """By tiles without the pass over them that only a gradient needs."""
+    memory = Memory(*(normalize(raw(20, 8, i)) for i in (2, 3)), None)
+    rows = raw(20, 8).requires_grad_(), raw(20, 8, 1), memory
+    training, _ = solve(name, *rows)
+    # The function hides the module that it is in.
+    module = importlib.import_module(f'{tiled.__name__}.info_nce')
+    monkeypatch.delattr(module, '_pull')
+    with torch.no_grad():
+        value = LOSSES[name](*rows)
+    value = sum(value.values()) if isinstance(value, dict) else value
+    assert torch.equal(value, training) and not value.requires_grad
+
+
+@pytest.mark.parametrize('name', LOSSES)
 def test_neither_teacher_nor_memory_takes_a_gradient(name, way):
     queue = FeatureQueue(40, 8, 8)
     student, teacher = raw(20, 8).requires_grad_(), raw(20, 8, 1)
@@ -565,3 +657,34 @@ def test_compiled_losses_equal_eager_ones(name, way):
     expected, by_eager = solve(name, student, teacher, memory, ids)
     torch.testing.assert_close(value.detach(), expected)
     torch.testing.assert_close(gradient, by_eager)
+
+
+def test_a_compiled_trained_temperature_equals_double_precision(
+    way, monkeypatch
+):
+    """Of CLIP's bound, where exp(100) is beyond single precision."""
+    torch.compiler.reset()
+    teacher = raw(12, 8, 1)
+    student = raw(12, 8)
+    student[:6] = teacher[:6]
+
+    def solve_with(call, loss, dtype):
+        rows = student.to(dtype).requires_grad_()
+        value = call(rows, teacher.to(dtype))
+        both = torch.autograd.grad(value, (rows, loss.log_scale))
+        return [x.detach().double() for x in (value, *both)]
+
+    eager = CMCLoss(0.01, learnable_temperature=True)
+    double = CMCLoss(0.01, learnable_temperature=True).double()
+    compiled = torch.compile(
+        eager, backend='aot_eager', fullgraph=way == 'plain'
+    )
+    with monkeypatch.context() as plain:
+        plain.setattr(functional, '_PLAIN_UP_TO', 2**40)
+        expected = solve_with(double, double, torch.float64)
+    for call in (eager, compiled):
+        for ours, reference in zip(
+            solve_with(call, eager, torch.float32), expected, strict=True
+        ):
+            torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4)
+            assert reference.abs().max() > 1
