@@ -4,8 +4,8 @@ Every loss runs forward and backward on random unit rows; students take a
 gradient, teachers and memories do not. Where the formula is the same, loss and
 gradient must agree, or the tool stops.
 
-* Time: ours and the other way take turns in one process, after a warm-up; the
-  ratio is the median of the ratios of one turn.
+* Time: ours and the other way take turns in one process, after a warm-up, and
+  in coming first; shown is the turn whose ratio is the median of all.
 * Memory: one new process each; the peak above what it held with its inputs,
   after a tiny problem has loaded what is loaded once.
 
@@ -14,10 +14,7 @@ there is none, are left empty.
 """
 
 import argparse
-import ctypes
 import datetime
-import gc
-import importlib.metadata
 import importlib.util
 import math
 import multiprocessing
@@ -25,7 +22,6 @@ import os
 import platform
 import re
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -41,6 +37,13 @@ from mmengine.utils import ProgressBar
 from torch import Tensor
 
 from mmcmcd.apis import run_tool
+from mmcmcd.apis.measuring import (
+    machine_name,
+    package_version,
+    peak_memory,
+    require_peak_memory,
+    reset_peak_memory,
+)
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.losses import (
     CMCDLoss,
@@ -95,95 +98,87 @@ class Rows(NamedTuple):
 Step = Callable[[], Tensor]
 
 
+def stateless(loss: Callable[[Rows], Tensor]) -> Callable[[Rows], Step]:
+    """Compute a loss that keeps nothing over the steps."""
+    return lambda rows: lambda: loss(rows)
+
+
 def ours(loss) -> Callable[[Rows], Step]:
     """Compute one of the package's losses."""
-    return lambda rows: lambda: loss(*rows)
+    return stateless(lambda rows: loss(*rows))
 
 
-def plain_cmc(rows: Rows) -> Step:
+@stateless
+def plain_cmc(rows: Rows) -> Tensor:
     """CMC by the package's plain formula, whatever the size."""
-
-    def step():
-        teacher = Candidates(fn.unit_rows(rows.teacher))
-        student = fn.unit_rows(rows.student)
-        return fn.plain_info_nce(student, teacher, TEMPERATURE, Keep())
-
-    return step
+    teacher = Candidates(fn.unit_rows(rows.teacher))
+    student = fn.unit_rows(rows.student)
+    return fn.plain_info_nce(student, teacher, TEMPERATURE, Keep())
 
 
-def plain_cmd_within(rows: Rows) -> Step:
+@stateless
+def plain_cmd_within(rows: Rows) -> Tensor:
     """CMD within by the package's plain formula, whatever the size."""
-
-    def step():
-        teacher = fn.unit_rows(rows.teacher)
-        student = fn.unit_rows(rows.student)
-        teacher_temperature, student_temperature = CMD_TEMPERATURES
-        return fn.plain_soft_cross_entropy(
-            student,
-            Candidates(student),
-            teacher,
-            Candidates(teacher),
-            student_temperature,
-            teacher_temperature,
-            Keep(include_self=False),
-        )
-
-    return step
+    teacher = fn.unit_rows(rows.teacher)
+    student = fn.unit_rows(rows.student)
+    teacher_temperature, student_temperature = CMD_TEMPERATURES
+    return fn.plain_soft_cross_entropy(
+        student,
+        Candidates(student),
+        teacher,
+        Candidates(teacher),
+        student_temperature,
+        teacher_temperature,
+        Keep(include_self=False),
+    )
 
 
-def naive_cmc(rows: Rows) -> Step:
+@stateless
+def naive_cmc(rows: Rows) -> Tensor:
     """CMC by two cross-entropies of one matrix."""
-
-    def step():
-        student = F.normalize(rows.student, dim=1)
-        logits = (student / TEMPERATURE) @ rows.teacher.T
-        labels = torch.arange(len(logits), device=logits.device)
-        return (
-            F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
-        ) / 2
-
-    return step
+    student = F.normalize(rows.student, dim=1)
+    logits = (student / TEMPERATURE) @ rows.teacher.T
+    labels = torch.arange(len(logits), device=logits.device)
+    return (
+        F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
+    ) / 2
 
 
-def naive_one_way(rows: Rows) -> Step:
+@stateless
+def naive_one_way(rows: Rows) -> Tensor:
     """Students against teachers of batch and memory, by cross-entropy."""
-
-    def step():
-        student = F.normalize(rows.student, dim=1)
-        teachers = rows.teacher
-        if rows.memory is not None:
-            teachers = torch.cat([teachers, rows.memory.teacher])
-        logits = (student / TEMPERATURE) @ teachers.T
-        labels = torch.arange(len(logits), device=logits.device)
-        return F.cross_entropy(logits, labels)
-
-    return step
+    student = F.normalize(rows.student, dim=1)
+    teachers = rows.teacher
+    if rows.memory is not None:
+        teachers = torch.cat([teachers, rows.memory.teacher])
+    logits = (student / TEMPERATURE) @ teachers.T
+    labels = torch.arange(len(logits), device=logits.device)
+    return F.cross_entropy(logits, labels)
 
 
 def naive_cmd(form: str) -> Callable[[Rows], Step]:
     """CMD by a cross-entropy with soft targets."""
 
-    def prepare(rows):
-        def step():
-            student = F.normalize(rows.student, dim=1)
-            others = student if form == 'within' else rows.teacher
-            teacher_temperature, student_temperature = CMD_TEMPERATURES
-            with torch.no_grad():
-                target = rows.teacher / teacher_temperature @ rows.teacher.T
-            logits = student / student_temperature @ others.T
-            if form == 'within':
-                # -inf would give 0 * inf.
-                lowest = torch.finfo(logits.dtype).min
-                target.fill_diagonal_(lowest)
-                logits.fill_diagonal_(lowest)
-            return F.cross_entropy(logits, target.softmax(dim=1))
+    @stateless
+    def loss(rows):
+        student = F.normalize(rows.student, dim=1)
+        others = student if form == 'within' else rows.teacher
+        teacher_temperature, student_temperature = CMD_TEMPERATURES
+        with torch.no_grad():
+            target = rows.teacher / teacher_temperature @ rows.teacher.T
+        logits = student / student_temperature @ others.T
+        if form == 'within':
+            # -inf would give 0 * inf.
+            lowest = torch.finfo(logits.dtype).min
+            target.fill_diagonal_(lowest)
+            logits.fill_diagonal_(lowest)
+        return F.cross_entropy(logits, target.softmax(dim=1))
 
-        return step
-
-    return prepare
+    return loss
 
 
-def seed(rows: Rows) -> Step:
+@stateless
+def seed(rows: Rows) -> Tensor:
     """SEED (ICLR 2021): own teacher and queue as candidates of both."""
     queue, teacher = rows.memory.teacher, rows.teacher
     teacher_temperature, student_temperature = SEED_TEMPERATURES
@@ -192,32 +187,26 @@ def seed(rows: Rows) -> Step:
         own = (anchors * teacher).sum(dim=1, keepdim=True)
         return torch.cat([own, anchors @ queue.T], dim=1)
 
-    def step():
-        student = F.normalize(rows.student, dim=1)
-        with torch.no_grad():
-            target = (scores(teacher) / teacher_temperature).softmax(dim=1)
-        logits = scores(student) / student_temperature
-        return F.cross_entropy(logits, target)
-
-    return step
+    student = F.normalize(rows.student, dim=1)
+    with torch.no_grad():
+        target = (scores(teacher) / teacher_temperature).softmax(dim=1)
+    logits = scores(student) / student_temperature
+    return F.cross_entropy(logits, target)
 
 
-def compress(rows: Rows) -> Step:
+@stateless
+def compress(rows: Rows) -> Tensor:
     """CompRess (NeurIPS 2020), each side against its own queue.
 
     Less the entropy of the targets, which is constant.
     """
     teacher_temperature, student_temperature = COMPRESS_TEMPERATURES
-
-    def step():
-        student = F.normalize(rows.student, dim=1)
-        with torch.no_grad():
-            target = rows.teacher @ rows.memory.teacher.T
-            target = (target / teacher_temperature).softmax(dim=1)
-        logits = student @ rows.memory.student.T / student_temperature
-        return F.cross_entropy(logits, target)
-
-    return step
+    student = F.normalize(rows.student, dim=1)
+    with torch.no_grad():
+        target = rows.teacher @ rows.memory.teacher.T
+        target = (target / teacher_temperature).softmax(dim=1)
+    logits = student @ rows.memory.student.T / student_temperature
+    return F.cross_entropy(logits, target)
 
 
 def mmpretrain_moco(rows: Rows) -> Step:
@@ -426,9 +415,13 @@ class Case(NamedTuple):
         return self.batch * (self.batch + self.memory)
 
     def shrunk(self, by: int) -> 'Case':
-        """Return a smaller case, with the same limits."""
-        smaller = self._replace(batch=max(4, self.batch // by))
-        return smaller._replace(memory=self.memory // by)
+        """Return a smaller case, without limits."""
+        return self._replace(
+            batch=max(4, self.batch // by),
+            memory=self.memory // by,
+            memory_limit=None,
+            time_limit=None,
+        )
 
     @property
     def obstacle(self) -> str:
@@ -446,7 +439,7 @@ class Growth(NamedTuple):
 
     large: Case
     small: Case
-    limit: float
+    limit: float | None
 
     @property
     def title(self) -> str:
@@ -464,8 +457,8 @@ class Growth(NamedTuple):
         return self.large.obstacle
 
     def shrunk(self, by: int) -> 'Growth':
-        """Return smaller cases, with the same limit."""
-        return Growth(self.large.shrunk(by), self.small.shrunk(by), self.limit)
+        """Return smaller cases, without a limit."""
+        return Growth(self.large.shrunk(by), self.small.shrunk(by), None)
 
 
 class DistillationStep(NamedTuple):
@@ -474,7 +467,7 @@ class DistillationStep(NamedTuple):
     batch: int = 256
     height: int = 96
     width: int = 128
-    limit: float = 0.03
+    limit: float | None = 0.03
 
     @property
     def title(self) -> str:
@@ -488,8 +481,8 @@ class DistillationStep(NamedTuple):
         return f'distillation step: {self.title}'
 
     def shrunk(self, by: int) -> 'DistillationStep':
-        """Return a smaller step, with the same limit."""
-        return self._replace(batch=max(4, self.batch // by))
+        """Return a smaller step, without a limit."""
+        return self._replace(batch=max(4, self.batch // by), limit=None)
 
 
 def cpu_cases() -> list[Case]:
@@ -589,7 +582,7 @@ def parse_args():
         type=int,
         default=1,
         metavar='N',
-        help='divide all sizes by N, to try the tool',
+        help='divide all sizes by N, to try the tool; nothing is judged then',
     )
     parser.add_argument(
         '--out',
@@ -662,8 +655,20 @@ def difference(case: Case, rows: Rows, other: Step) -> float | None:
     return found
 
 
-def measure_time(case: Case, repeats: int, threads: int) -> dict:
-    """Seconds of ours and the other, in turns, and whether they agree."""
+# Seconds of ours and of the other, one after the other. No class: what a new
+# process returns must not need this module, which may be run by another.
+Turn = tuple[float, float]
+
+
+def median_turn(turns: list[Turn]) -> Turn:
+    """Find the turn with the median of ours / other, the higher one of two."""
+    return sorted(turns, key=lambda turn: turn[0] / turn[1])[len(turns) // 2]
+
+
+def measure_time(
+    case: Case, repeats: int, threads: int
+) -> tuple[Turn, float | None]:
+    """Measure ours and the other in turns, and how much they differ."""
     torch.set_num_threads(threads)
     rows = make_rows(case)
     mine, other = OURS[case.loss](rows), case.way.prepare(rows)
@@ -692,13 +697,11 @@ def measure_time(case: Case, repeats: int, threads: int) -> dict:
     turns = []
     end = time.perf_counter() + repeats * LEAST_SECONDS
     while len(turns) < repeats or time.perf_counter() < end:
-        turns.append([seconds(step, calls) for step, calls in steps])
-    return dict(
-        ours=statistics.median(turn[0] for turn in turns),
-        other=statistics.median(turn[1] for turn in turns),
-        ratio=statistics.median(turn[0] / turn[1] for turn in turns),
-        differ=differ,
-    )
+        # Who comes second may gain or lose by it: every other time, ours does.
+        order = slice(None, None, -1 if len(turns) % 2 else 1)
+        times = [seconds(step, calls) for step, calls in steps[order]]
+        turns.append(tuple(times[order]))
+    return median_turn(turns), differ
 
 
 def measure_memory(case: Case, is_ours: bool, threads: int) -> float:
@@ -712,15 +715,10 @@ def measure_memory(case: Case, is_ours: bool, threads: int) -> float:
     step = prepare(rows)
     if case.device == 'cuda':
         return gpu_peak(step, rows)
-    # What is free but still held would hide as much of the peak.
-    gc.collect()
-    ctypes.CDLL('libc.so.6').malloc_trim(0)
-    # Linux: begin a new peak at what is held now.
-    Path('/proc/self/clear_refs').write_text('5')
-    held = peak_bytes()
+    held = reset_peak_memory()
     run(step, rows)
     # Not less than a page, which is what can be told.
-    return max(peak_bytes() - held, 4096)
+    return max(peak_memory() - held, 4096)
 
 
 def gpu_peak(step: Step, rows: Rows) -> float:
@@ -736,16 +734,8 @@ def gpu_peak(step: Step, rows: Rows) -> float:
     return torch.cuda.max_memory_allocated() - held
 
 
-def peak_bytes() -> int:
-    """Largest resident memory of this process since the last reset."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith('VmHWM:'):
-            return 1024 * int(line.split()[1])
-    raise ConfigError('this tool reads VmHWM of /proc, hence needs Linux.')
-
-
-def measure_step(row: DistillationStep, repeats: int, threads: int) -> dict:
-    """Seconds of a whole step and of the loss in it, and their ratio."""
+def measure_step(row: DistillationStep, repeats: int, threads: int) -> Turn:
+    """Seconds of the loss, and of the whole step that it is a part of."""
     from mmpretrain.models.backbones import ResNet
 
     torch.set_num_threads(threads)
@@ -771,13 +761,8 @@ def measure_step(row: DistillationStep, repeats: int, threads: int) -> dict:
         rows = step()
         middle = time.perf_counter()
         run(lambda: sum(loss(*rows).values()), rows)  # noqa: B023
-        turns.append((middle - start, time.perf_counter() - middle))
-    del turns[0]
-    return dict(
-        step=statistics.median(turn[0] for turn in turns),
-        loss=statistics.median(turn[1] for turn in turns),
-        ratio=statistics.median(turn[1] / turn[0] for turn in turns),
-    )
+        turns.append((time.perf_counter() - middle, middle - start))
+    return median_turn(turns[1:])  # the first one warms up
 
 
 class Task(NamedTuple):
@@ -852,13 +837,15 @@ def carry_out(tasks: dict[tuple, Task]) -> dict:
 def ratios(row, results: dict) -> dict[str, tuple]:
     """What is judged in a row: ratio and limit by name."""
     if isinstance(row, DistillationStep):
-        return dict(share=(results[row]['ratio'], row.limit))
+        loss, step = results[row]
+        return dict(share=(loss / step, row.limit))
     if row.obstacle:
         return {}
     if isinstance(row, Growth):
         large, small = results[row.large.problem], results[row.small.problem]
         return dict(memory=(large / small, row.limit))
-    found = dict(time=(results['time', row]['ratio'], row.time_limit))
+    (mine, other), _ = results['time', row]
+    found = dict(time=(mine / other, row.time_limit))
     if row.with_memory:
         ratio = results[row.problem] / results['memory', row]
         found['memory'] = ratio, row.memory_limit
@@ -882,9 +869,11 @@ def summary(rows: list, results: dict) -> str:
             total += limit is not None
             if limit is not None and not ratio <= limit:
                 missed.append(f'* {row.label}: {name} {judged(ratio, limit)}')
+    if not total:
+        return 'No limits are judged.'
     met = f'{total - len(missed)} of {total} limits are met'
-    return '\n'.join(
-        [f'{met}; not these:\n', *missed] if missed else [met + '.']
+    return (
+        '\n'.join([f'{met}; not these:\n', *missed]) if missed else f'{met}.'
     )
 
 
@@ -912,13 +901,12 @@ def case_cells(case: Case, results: dict) -> list[str]:
             amount(results['memory', case], 2**20),
             judged(*found['memory']),
         ]
-    times = results['time', case]
-    differ = times['differ']
+    (mine, other), differ = results['time', case]
     return [
         *head,
         *memory,
-        amount(times['ours'], 1e-3),
-        amount(times['other'], 1e-3),
+        amount(mine, 1e-3),
+        amount(other, 1e-3),
         judged(*found['time']),
         '' if differ is None else f'{differ:.0e}',
     ]
@@ -938,11 +926,11 @@ def growth_cells(row: Growth, results: dict) -> list[str]:
 
 def step_cells(row: DistillationStep, results: dict) -> list[str]:
     """Format the row of a training step."""
-    found = results[row]
+    loss, step = results[row]
     return [
         row.title,
-        amount(found['loss'], 1e-3),
-        amount(found['step'], 1e-3),
+        amount(loss, 1e-3),
+        amount(step, 1e-3),
         judged(*ratios(row, results)['share']),
     ]
 
@@ -1001,17 +989,15 @@ def write_plot(path: Path, rows: list, results: dict) -> bool:
             continue
         batches = [case.batch for case in cases]
         ticks = sorted({*ticks, *batches})
-        times = [results['time', case] for case in cases]
-        mine = [results[case.problem] for case in cases]
-        others = [results['memory', case] for case in cases]
-        for name, label, memories, style in (
-            ('ours', 'ours', mine, 'o-'),
-            ('other', way, others, 's--'),
-        ):
-            line = dict(color=color, label=f'{loss}, {label}')
-            memories = [memory / 2**20 for memory in memories]
+        turns = [results['time', case][0] for case in cases]
+        peaks = [
+            (results[case.problem], results['memory', case]) for case in cases
+        ]
+        for which, (name, style) in enumerate((('ours', 'o-'), (way, 's--'))):
+            line = dict(color=color, label=f'{loss}, {name}')
+            memories = [pair[which] / 2**20 for pair in peaks]
             axes[0].loglog(batches, memories, style, **line)
-            seconds = [found[name] for found in times]
+            seconds = [turn[which] for turn in turns]
             axes[1].loglog(batches, seconds, style, **line)
     if not ticks:
         return False
@@ -1042,10 +1028,11 @@ says otherwise; forward and backward on random unit rows, of which only the
 student's take a gradient. A ratio is ours / other, behind it the aim; what
 misses it is bold, and a row without an aim is for information.
 
-* **Time**: median of {repeats} turns, more where they are short, after a
-  warm-up. In a turn ours and the other run one after the other in one process,
-  so that other load falls on both; the ratio is the median of the ratios of
-  the turns.
+* **Time**: {repeats} turns, more where they are short, after a warm-up. In a
+  turn ours and the other run one after the other in one process, so that other
+  load falls on both; which one comes first alternates. A row shows one turn as
+  it was measured, that whose ratio is the median of all, so that its
+  milliseconds are no medians of their own.
 * **Memory**: peak resident memory of one step in a new process, above what
   that held with its inputs (memory bank included), after a tiny problem had
   loaded libraries and threads; on a GPU, what torch allocated.
@@ -1080,27 +1067,6 @@ The others:
 """
 
 
-def version(package: str) -> str:
-    """Name and version of an installed package."""
-    try:
-        return f'{package} {importlib.metadata.version(package)}'
-    except importlib.metadata.PackageNotFoundError:
-        return f'{package} not installed'
-
-
-def machine() -> str:
-    """Processor, cores and GPU."""
-    name = platform.machine()
-    for line in Path('/proc/cpuinfo').read_text().splitlines():
-        if line.startswith('model name'):
-            name = line.partition(':')[2].strip()
-            break
-    text = f'{os.cpu_count()} cores of {name}'
-    if torch.cuda.is_available():
-        text += f', {torch.cuda.get_device_name()}'
-    return text
-
-
 def write_page(path: Path, rows: list, results: dict, args, load: float):
     """Write the page and the plot beside it."""
     image = path.with_suffix('.png')
@@ -1115,12 +1081,12 @@ def write_page(path: Path, rows: list, results: dict, args, load: float):
             threads=args.threads,
             repeats=args.repeats,
             tolerance=TOLERANCE,
-            versions=', '.join(map(version, names)),
+            versions=', '.join(map(package_version, names)),
             crd_samples=CRD_SAMPLES,
             seed=SEED_TEMPERATURES,
             compress=COMPRESS_TEMPERATURES,
             date=datetime.date.today(),
-            machine=machine(),
+            machine=machine_name(),
             load=load,
             python=platform.python_version(),
             torch=torch.__version__,
@@ -1138,7 +1104,7 @@ def select_rows(args) -> list:
         ) from error
     everything = cpu_cases() + gpu_cases() + growths() + [DistillationStep()]
     rows = [
-        row.shrunk(args.shrink)
+        row.shrunk(args.shrink) if args.shrink > 1 else row
         for row in everything
         if pattern.search(row.label)
     ]
@@ -1169,6 +1135,7 @@ def main():
     args = parse_args()
     check_args(args)
     rows = select_rows(args)
+    require_peak_memory()
     load = os.getloadavg()[0]
     results = carry_out(plan(rows, args))
     print(tables(rows, results))

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 from mmengine.utils import ProgressBar
@@ -28,6 +27,11 @@ from torch.nn.functional import normalize
 
 import mmcmcd  # noqa: F401
 from mmcmcd.apis import run_tool
+from mmcmcd.apis.measuring import (
+    peak_memory,
+    require_peak_memory,
+    reset_peak_memory,
+)
 from mmcmcd.errors import ConfigError
 from mmcmcd.evaluation.functional import knn_votes, retrieval_figures
 
@@ -153,27 +157,17 @@ def measure(task: str, route: str, size: int, dim: int) -> dict:
     """Run one route and return its times, peak memory and results."""
     prepare(task, route, 4 * CLASSES, dim)()  # imports, thread pools
     call = prepare(task, route, size, dim)
-    # Linux: begin a new peak at what is held now.
-    Path('/proc/self/clear_refs').write_text('5')
-    held = peak_bytes()
+    held = reset_peak_memory()
     start, cpu_start = time.perf_counter(), time.process_time()
     result = call()
     seconds = time.perf_counter() - start
     cpu = time.process_time() - cpu_start
-    memory = peak_bytes() - held
+    memory = peak_memory() - held
     if task == 'knn':
         votes = (result * NEIGHBOURS).round()
         top = result.argmax(dim=1)
         result = [float(top.sum()), *(votes.T @ top.double()).tolist()]
     return dict(seconds=seconds, cpu=cpu, memory=memory, result=result)
-
-
-def peak_bytes() -> int:
-    """Largest resident memory of this process since the last reset."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith('VmHWM:'):
-            return 1024 * int(line.split()[1])
-    raise ConfigError('this tool reads VmHWM of /proc, hence needs Linux.')
 
 
 def measure_apart(task: str, route: str, args) -> dict:
@@ -230,6 +224,7 @@ def ratio(key: str, ours: list[dict], others: list[dict]) -> float:
 def main():
     """Measure, compare and print."""
     args = parse_args()
+    require_peak_memory()
     torch.set_num_threads(args.threads)
     if args.measure:
         print(json.dumps(measure(*args.measure, args.size, args.dim)))
