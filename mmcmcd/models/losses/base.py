@@ -28,6 +28,10 @@ class Memory(NamedTuple):
     group_ids: Tensor
 
 
+# In place of no memory at all.
+_EMPTY = Memory(None, None, None)
+
+
 class Rows(NamedTuple):
     """Rows that a loss compares, normalised unless it says otherwise.
 
@@ -38,7 +42,7 @@ class Rows(NamedTuple):
             where the loss compares them with each other.
         teachers (Candidates, optional): The same of teachers, constant.
         keep (Keep): Which of these an anchor keeps.
-        memory (Memory, optional): Earlier pairs, both sides.
+        memory (Memory): Earlier pairs, both sides; None each without any.
     """
 
     student: Tensor
@@ -46,7 +50,7 @@ class Rows(NamedTuple):
     students: Candidates | None
     teachers: Candidates | None
     keep: Keep
-    memory: Memory | None
+    memory: Memory
 
 
 class PairwiseLoss(nn.Module):
@@ -125,15 +129,15 @@ class PairwiseLoss(nn.Module):
     def _gather(self, student, teacher, memory, group_ids, sizes):
         """Collect candidates: the batch of all processes, and the memory."""
         students = teachers = all_groups = None
+        stored = memory or _EMPTY
         if self.compares_students:
             students = Candidates(
                 collectives.gather_rows_with_gradient(student, sizes),
-                None if memory is None else memory.student,
+                stored.student,
             )
         if self.compares_teachers:
             teachers = Candidates(
-                collectives.gather_rows(teacher, sizes),
-                None if memory is None else memory.teacher,
+                collectives.gather_rows(teacher, sizes), stored.teacher
             )
             if group_ids is not None:
                 all_groups = collectives.gather_rows(group_ids, sizes)
@@ -141,9 +145,9 @@ class PairwiseLoss(nn.Module):
             start=collectives.own_slice(sizes).start,
             groups=group_ids,
             batch_groups=all_groups,
-            memory_groups=None if memory is None else memory.group_ids,
+            memory_groups=stored.group_ids,
         )
-        return Rows(student, teacher, students, teachers, keep, memory)
+        return Rows(student, teacher, students, teachers, keep, stored)
 
     def _check_shapes(self, student, teacher):
         name = type(self).__name__

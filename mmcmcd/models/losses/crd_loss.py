@@ -99,8 +99,12 @@ class CRDLoss(PairwiseLoss):
         return log_normalizers
 
     def _pairs(self, rows):
-        memory = None if rows.memory is None else rows.memory.student
-        return rows.student, rows.teachers, memory, self.temperature
+        return (
+            rows.student,
+            rows.teachers,
+            rows.memory.student,
+            self.temperature,
+        )
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)

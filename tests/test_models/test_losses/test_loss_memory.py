@@ -19,17 +19,13 @@ pytestmark = pytest.mark.skipif(
 
 MIB = 2**20
 MEASURE = """
-import gc, json, re
+import json
 
 import torch
 from torch.nn.functional import normalize
 
+from mmcmcd.apis.measuring import peak_memory, reset_peak_memory
 from mmcmcd.models.losses import CMCLoss, CMDLoss, Memory
-
-
-def resident(field):
-    with open('/proc/self/status') as file:
-        return 1024 * int(re.search(field + r':\\s+(\\d+) kB', file.read())[1])
 
 
 def peak(loss, batch, dim, queue=0, dtype='float32'):
@@ -40,12 +36,9 @@ def peak(loss, batch, dim, queue=0, dtype='float32'):
         for part in rows.view(-1, 1000, dim):
             part.copy_(normalize(torch.randn(1000, dim)))
         memory = Memory(*rows, torch.arange(queue))
-    gc.collect()
-    with open('/proc/self/clear_refs', 'w') as file:
-        file.write('5')  # the peak starts anew
-    before = resident('VmRSS')
+    before = reset_peak_memory()
     loss(student, teacher, memory, torch.arange(batch)).backward()
-    return resident('VmHWM') - before
+    return peak_memory() - before
 
 
 losses = dict(cmc=CMCLoss(), within=CMDLoss('within'), cross=CMDLoss('cross'))
