@@ -81,6 +81,9 @@ class PairwiseLoss(nn.Module):
         teacher: Tensor,
         memory: Memory | None = None,
         group_ids: Tensor | None = None,
+        block_ids: Tensor | None = None,
+        within_blocks: bool = False,
+        excluded: Tensor | None = None,
     ) -> Tensor:
         """Compare rows; normalisation, where wanted, happens inside.
 
@@ -97,6 +100,16 @@ class PairwiseLoss(nn.Module):
             memory (Memory, optional): Earlier pairs as more candidates.
             group_ids (Tensor, optional): Integers (B, ); pairs that share a
                 group are not negatives of each other.
+            block_ids (Tensor, optional): Integers (B, ) that no other process
+                uses; pairs that share a block, such as the locations of one
+                image, are negatives of each other although they are of one
+                group.
+            within_blocks (bool): Whether pairs of other blocks, and with them
+                the memory, are no negatives. Defaults to False.
+            excluded (Tensor, optional): Integers (E, 2), in all processes or
+                in none: row i and row j of this process, in both orders and
+                once, that would be but are not negatives of each other.
+                Pairs (i, i) have no effect.
 
         Returns:
             Tensor: The weighted scalar loss (a dict of them in composites).
@@ -106,6 +119,8 @@ class PairwiseLoss(nn.Module):
                 with (one pair and no memory).
         """
         self._check_shapes(student, teacher)
+        if within_blocks:
+            memory = group_ids = None
         num = len(student)
         sizes = collectives.batch_sizes(num, student.device)
         self._check_number(sum(sizes), memory)
@@ -115,7 +130,13 @@ class PairwiseLoss(nn.Module):
             prepare = fn.unit_rows if self.normalize else fn.full_precision
             student = prepare(student)
             teacher = prepare(teacher.detach()).to(student.dtype)
-            rows = self._gather(student, teacher, memory, group_ids, sizes)
+            left_out = dict(
+                groups=group_ids,
+                blocks=block_ids,
+                within_blocks=within_blocks,
+                excluded=excluded,
+            )
+            rows = self._gather(student, teacher, memory, left_out, sizes)
             result = self.compare(rows)
         share = len(sizes) * num / sum(sizes)
         if isinstance(result, dict):
@@ -126,9 +147,10 @@ class PairwiseLoss(nn.Module):
         """Compute the mean over the rows of this process."""
         raise NotImplementedError
 
-    def _gather(self, student, teacher, memory, group_ids, sizes):
+    def _gather(self, student, teacher, memory, left_out, sizes):
         """Collect candidates: the batch of all processes, and the memory."""
-        students = teachers = all_groups = None
+        students = teachers = None
+        keep = Keep()
         stored = memory or _EMPTY
         if self.compares_students:
             students = Candidates(
@@ -139,14 +161,8 @@ class PairwiseLoss(nn.Module):
             teachers = Candidates(
                 collectives.gather_rows(teacher, sizes), stored.teacher
             )
-            if group_ids is not None:
-                all_groups = collectives.gather_rows(group_ids, sizes)
-        keep = Keep(
-            start=collectives.own_slice(sizes).start,
-            groups=group_ids,
-            batch_groups=all_groups,
-            memory_groups=stored.group_ids,
-        )
+        if self.compares_teachers or self.compares_students:
+            keep = _gather_keep(stored, sizes, **left_out)
         return Rows(student, teacher, students, teachers, keep, stored)
 
     def _check_shapes(self, student, teacher):
@@ -178,6 +194,35 @@ class PairwiseLoss(nn.Module):
                 'memory: there is nothing to contrast it with. Use '
                 'batch_size >= 2 with drop_last=True, or a FeatureQueue.'
             )
+
+
+def _gather_keep(memory, sizes, groups, blocks, within_blocks, excluded):
+    """Tell which candidates are kept, of this process's part of a batch."""
+
+    def gather(numbers):
+        if numbers is None:
+            return None
+        return collectives.gather_rows(numbers, sizes)
+
+    own = collectives.own_slice(sizes)
+    num_excluded = None
+    if excluded is not None:
+        anchors, others = excluded.unbind(dim=1)
+        num_excluded = torch.zeros(
+            own.stop - own.start, dtype=torch.long, device=excluded.device
+        ).index_add_(0, anchors, (anchors != others).long())
+        excluded = torch.stack([anchors, others + own.start], dim=1)
+    return Keep(
+        start=own.start,
+        groups=groups,
+        batch_groups=gather(groups),
+        memory_groups=memory.group_ids,
+        blocks=blocks,
+        batch_blocks=gather(blocks),
+        within_blocks=within_blocks,
+        excluded=excluded,
+        num_excluded=gather(num_excluded),
+    )
 
 
 def _without_autocast(device_type):

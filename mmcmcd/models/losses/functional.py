@@ -90,17 +90,18 @@ def plain_soft_cross_entropy(
 ) -> Tensor:
     """Compute :func:`soft_cross_entropy` by matrices of all similarities."""
     hidden = None
-    if keep.groups is not None:
+    if not keep.keeps_others:
         hidden = keep.hidden(len(student), student_candidates)
     with torch.no_grad():
         scores = _products(teacher, teacher_candidates) / teacher_temperature
         target = _hide(scores, keep, hidden).softmax(dim=1)
     scores = _products(student, student_candidates) / student_temperature
-    loss = F.cross_entropy(_hide(scores, keep, hidden), target)
+    losses = F.cross_entropy(
+        _hide(scores, keep, hidden), target, reduction='none'
+    )
     if hidden is not None:
-        # Either all anchors have candidates, or all are of one group.
-        loss = loss.masked_fill(hidden[0].all(), 0)
-    return loss
+        losses = losses.masked_fill(hidden.all(dim=1), 0)
+    return losses.mean()
 
 
 def info_nce(

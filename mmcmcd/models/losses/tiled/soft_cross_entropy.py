@@ -106,9 +106,9 @@ class _SoftCrossEntropy(torch.autograd.Function):
 def _contrast(q, p, students, teachers, batch, teacher_batch, mask, tile):
     """Compare two softmaxes over a batch; the memory was shown before.
 
-    Anchors see the whole batch at once, so that their totals are known: one
-    product then serves the difference of both means, and what a candidate
-    receives can be told.
+    Anchors see all that they keep of the batch at once, so that their totals
+    are known: one product then serves the difference of both means, and what
+    a candidate receives can be told.
 
     Returns:
         tuple[Tensor]: Difference of the weighted means (N, D) and mean score
@@ -124,16 +124,18 @@ def _contrast(q, p, students, teachers, batch, teacher_batch, mask, tile):
     target_buffer = tiles.tile_buffer(batch, (step, len(batch)))
     score_buffer = tiles.tile_buffer(batch, (step, len(batch)))
     for at in tiles.slices(num, step):
-        target = teachers.scores(at, teacher_batch, target_buffer)
-        mask.hide_(target, 'batch', at, everyone)
+        across = mask.seen(at, everyone)
+        keys = batch[across]
+        target = teachers.scores(at, teacher_batch[across], target_buffer)
+        mask.hide_(target, 'batch', at, across)
         target = p.weigh_(at, target)
-        scores = students.scores(at, batch, score_buffer)
+        scores = students.scores(at, keys, score_buffer)
         # Hidden ones have a target of 0, which -inf would turn into nan.
         mean_score[at] = torch.linalg.vecdot(target, scores)
-        mask.hide_(scores, 'batch', at, everyone)
+        mask.hide_(scores, 'batch', at, across)
         slopes = q.weigh_(at, scores).mul_(1 / q.total(at))
         slopes.addcmul_(target, -1 / p.total(at))
-        torch.mm(slopes, batch, out=pull[at])
+        torch.mm(slopes, keys, out=pull[at])
         if by_batch is not None:
-            by_batch.addmm_(slopes.T, students.rows[at])
+            by_batch[across].addmm_(slopes.T, students.rows[at])
     return pull, mean_score.div_(p.total()[:, 0]), by_batch

@@ -51,7 +51,7 @@ def visit(
     mask: TileMask,
     tile: tuple[int, int],
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Visit all scores.
+    """Visit all scores but those of tiles that are hidden altogether.
 
     Args:
         anchors (Anchors): N of them.
@@ -69,9 +69,13 @@ def visit(
         # Half-precision rows are widened a tile at a time.
         keys = candidates[across].to(anchors.rows.dtype)
         for at in slices(len(anchors.rows), tile[0]):
-            scores = anchors.scores(at, keys, buffer)
-            mask.hide_(scores, section, at, across)
-            yield at, across, keys, scores
+            seen = mask.seen(at, across)
+            if seen.start == seen.stop:
+                continue
+            part = keys[seen.start - across.start : seen.stop - across.start]
+            scores = anchors.scores(at, part, buffer)
+            mask.hide_(scores, section, at, seen)
+            yield at, seen, part, scores
 
 
 def choose_tile(anchors: Tensor, num_candidates: int) -> tuple[int, int]:
