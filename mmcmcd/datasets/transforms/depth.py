@@ -9,6 +9,34 @@ from mmcmcd.errors import ConfigError
 from mmcmcd.registry import TRANSFORMS
 
 
+def note_valid(results, valid):
+    """Put beside an image which of its pixels hold a measurement.
+
+    The first to note it is ``FillDepth``, which makes the others up, or what
+    turns depth into an input of a network, in which 0 may be a value.
+
+    Args:
+        results (dict): A side's; ``valid`` (bool, (H, W)) is set. Pixels that
+            were noted as invalid before remain so.
+        valid (np.ndarray): Booleans (H, W).
+
+    Raises:
+        ConfigError: The image's size has changed since the last note.
+    """
+    known = results.get('valid')
+    if known is not None:
+        if known.shape != valid.shape:
+            raise ConfigError(
+                f'The valid pixels of {results.get("img_path")} were noted '
+                f'at {known.shape[1]}x{known.shape[0]}, but the depth map is '
+                f'{valid.shape[1]}x{valid.shape[0]} now. After FillDepth, '
+                'change geometry by mmcmcd.SharedGeometry alone, which '
+                'moves them, too.'
+            )
+        valid = valid & known
+    results['valid'] = valid
+
+
 def _check_range(owner, low, high):
     if not 0 <= low < high:
         raise ConfigError(
@@ -82,6 +110,7 @@ class NormalizeDepth(BaseTransform):
     Modified Keys:
 
     - img
+    - valid (bool, (H, W)), see :func:`note_valid`
 
     Args:
         mode (str): 'range', 'log' or 'robust'.  Defaults to 'range'.
@@ -121,6 +150,7 @@ class NormalizeDepth(BaseTransform):
         out = getattr(self, f'_{self.mode}')(depth, valid)
         out[~valid] = 0
         results['img'] = out
+        note_valid(results, valid)
         return results
 
     def _range(self, depth, valid):
@@ -219,6 +249,7 @@ class DepthToDisparity(BaseTransform):
     Modified Keys:
 
     - img (float32, (H, W), ``scale`` per metre)
+    - valid (bool, (H, W)), see :func:`note_valid`
 
     Args:
         scale (float): Focal length times baseline, or 1 for inverse depth.
@@ -234,6 +265,7 @@ class DepthToDisparity(BaseTransform):
 
     def transform(self, results):
         """Invert ``results['img']``."""
+        note_valid(results, results['img'] > 0)
         results['img'] = inverse_depth(results['img'], self.scale)
         return results
 
@@ -265,10 +297,12 @@ class FillDepth(BaseTransform):
     Modified Keys:
 
     - img
+    - valid (bool, (H, W)), the pixels that were not filled
     """
 
     def transform(self, results):
         """Fill ``results['img']``."""
+        note_valid(results, results['img'] > 0)
         results['img'] = fill_nearest(results['img'])
         return results
 

@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmcmcd.errors import ConfigError
 from mmcmcd.registry import TRANSFORMS
 
-from .depth import inverse_depth
+from .depth import inverse_depth, note_valid
 
 
 @TRANSFORMS.register_module()
@@ -38,6 +38,7 @@ class DepthToNormals(BaseTransform):
     Modified Keys:
 
     - img (float32, (H, W, 3), in [-1, 1])
+    - valid (bool, (H, W)): pixels with a normal
     - modality ('normals')
 
     Args:
@@ -61,7 +62,9 @@ class DepthToNormals(BaseTransform):
     def transform(self, results):
         """Replace ``results['img']``."""
         focal = self.camera.focal_for(results)
-        results['img'] = surface_normals(results['img'], focal, self.window)
+        normals = surface_normals(results['img'], focal, self.window)
+        note_valid(results, normals.any(axis=2))
+        results['img'] = normals
         results['modality'] = 'normals'
         return results
 
@@ -199,6 +202,7 @@ class DepthToHHA(BaseTransform):
     Modified Keys:
 
     - img (float32, (H, W, 3), in [0, 255])
+    - valid (bool, (H, W)): pixels with a depth
     - modality ('hha')
 
     Args:
@@ -216,6 +220,7 @@ class DepthToHHA(BaseTransform):
     def transform(self, results):
         """Replace ``results['img']``."""
         focal = self.camera.focal_for(results)
+        note_valid(results, results['img'] > 0)
         results['img'] = encode_hha(results['img'], focal, self.window)
         results['modality'] = 'hha'
         return results

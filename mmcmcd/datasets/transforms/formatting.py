@@ -35,6 +35,18 @@ def image_to_tensor(img):
     return torch.from_numpy(img).permute(2, 0, 1).contiguous()
 
 
+def _pack_mask(valid, image, side):
+    if valid.shape != image.shape[-2:]:
+        height, width = image.shape[-2:]
+        raise DatasetError(
+            f'PackPairedInputs: the valid pixels of side {side!r} are '
+            f'{valid.shape[1]}x{valid.shape[0]}, its image {width}x{height}. '
+            'Put transforms that move pixels before NormalizeDepth and the '
+            'other encodings of depth.'
+        )
+    return PixelData(data=torch.from_numpy(np.ascontiguousarray(valid))[None])
+
+
 @TRANSFORMS.register_module()
 class PackPairedInputs(BaseTransform):
     """Pack the sides of a pair and what is known about it.
@@ -45,6 +57,8 @@ class PackPairedInputs(BaseTransform):
     - sides (optional, tuple, default ('source', 'target'))
     - pair_id, group_id, group_index, sample_idx (optional)
     - <side>.img_path (optional)
+    - <side>.valid (optional, bool, (H, W)), which pixels of the image hold a
+      measurement
     - gt_label (optional)
     - gt_seg_map (optional, (H, W))
 
@@ -59,14 +73,16 @@ class PackPairedInputs(BaseTransform):
       ``pair_id``, ``group_id``, ``group_index``, ``sample_idx``,
       ``<side>_path``, ``img_shape`` (H, W of the first side) and
       ``meta_keys``; fields ``gt_label`` and ``gt_sem_seg``
-      (:obj:`PixelData`, data (1, H, W) int64) where known.
+      (:obj:`PixelData`, data (1, H, W) int64) and ``<side>_valid``
+      (:obj:`PixelData`, data (1, H, W) bool) where known.
 
     Args:
         meta_keys (Sequence[str]): Further top-level keys to keep as
             metainfo; those that a sample lacks are left out.
 
     Raises:
-        DatasetError: A side was not loaded.
+        DatasetError: A side was not loaded, or its valid pixels are of
+            another size.
     """
 
     def __init__(self, meta_keys=()):
@@ -75,7 +91,7 @@ class PackPairedInputs(BaseTransform):
     def transform(self, results):
         """Pack ``results``."""
         sides = results.get('sides', ('source', 'target'))
-        inputs = {}
+        inputs, valid = {}, {}
         meta = {
             key: results[key]
             for key in _PAIR_KEYS + self.meta_keys
@@ -93,14 +109,19 @@ class PackPairedInputs(BaseTransform):
             inputs[side] = image_to_tensor(item['img'])
             if 'img_path' in item:
                 meta[f'{side}_path'] = item['img_path']
+            if 'valid' in item:
+                valid[side] = _pack_mask(item['valid'], inputs[side], side)
         meta['img_shape'] = tuple(inputs[sides[0]].shape[-2:])
         return dict(
-            inputs=inputs, data_samples=self._data_sample(results, meta)
+            inputs=inputs,
+            data_samples=self._data_sample(results, meta, valid),
         )
 
     @staticmethod
-    def _data_sample(results, meta):
+    def _data_sample(results, meta, valid):
         sample = DataSample(metainfo=meta)
+        for side, mask in valid.items():
+            sample.set_field(mask, f'{side}_valid', dtype=PixelData)
         if results.get('gt_label') is not None:
             sample.set_gt_label(results['gt_label'])
         if results.get('gt_seg_map') is not None:

@@ -156,6 +156,7 @@ class SharedGeometry(BaseTransform):
     Required Keys:
 
     - <side>.img for every side in ``sides``
+    - <side>.valid (optional, bool, (H, W)), resampled to the nearest
     - sides (optional, tuple, default ('source', 'target'))
     - gt_seg_map (optional, (H, W))
 
@@ -233,7 +234,11 @@ class SharedGeometry(BaseTransform):
                 )
         self._check_sizes(results, fields, 'after')
         for name, (_, item) in fields.items():
-            results[name] = item['img'] if name == 'gt_seg_map' else item
+            side, _, part = name.rpartition('.')
+            if part == 'valid':
+                results[side]['valid'] = item['img'] > 0
+            else:
+                results[name] = item['img'] if name == 'gt_seg_map' else item
         return results
 
     def _fields(self, results):
@@ -255,6 +260,8 @@ class SharedGeometry(BaseTransform):
                     'clips, get their transforms by mmcmcd.OnSide.'
                 )
             fields[side] = (self._variant_for(item), item)
+            if 'valid' in item:
+                fields[f'{side}.valid'] = self._mask(item.pop('valid'))
         seg = results.get('gt_seg_map')
         if seg is not None:
             fields['gt_seg_map'] = (
@@ -262,6 +269,14 @@ class SharedGeometry(BaseTransform):
                 dict(img=seg, img_shape=seg.shape, ori_shape=seg.shape),
             )
         return fields
+
+    def _mask(self, valid):
+        """A field of valid pixels, which padding has none of."""
+        return self.nearest.required(), dict(
+            img=valid.astype(np.uint8),
+            img_shape=valid.shape,
+            ori_shape=valid.shape,
+        )
 
     def _variant_for(self, item):
         modality = item.get('modality')

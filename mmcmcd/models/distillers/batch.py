@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmcmcd.errors import ConfigError
@@ -52,3 +53,37 @@ def group_ids(data_samples: list | None, device) -> Tensor | None:
     return torch.tensor(
         [sample.group_index for sample in data_samples], device=device
     )
+
+
+def valid_pixels(
+    data_samples: list | None, inputs: dict[str, Tensor]
+) -> Tensor | None:
+    """Return which pixels hold a measurement on every side.
+
+    What a side's transforms know of it is the field ``<side>_valid`` of the
+    data samples. A preprocessor pads images at the bottom and at the right:
+    these pixels hold none.
+
+    Args:
+        data_samples (list[DataSample], optional): B of them.
+        inputs (dict[str, Tensor]): By side (B, C, H, W), all of one size
+            where more than one knows.
+
+    Returns:
+        Tensor, optional: Booleans (B, 1, H, W); None if no side knows.
+    """
+    valid = None
+    for side, images in inputs.items():
+        field = f'{side}_valid'
+        if not data_samples or field not in data_samples[0]:
+            continue
+        height, width = images.shape[2:]
+        masks = [sample.get(field).data for sample in data_samples]
+        masks = torch.stack(
+            [
+                F.pad(m, [0, width - m.shape[-1], 0, height - m.shape[-2]])
+                for m in masks
+            ]
+        )
+        valid = masks if valid is None else valid & masks
+    return valid
