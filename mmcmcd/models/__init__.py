@@ -2,6 +2,7 @@ from .backbones import ClipConvNet, TemporalConvNet
 from .classifiers import ZeroLabelClassifier
 from .data_preprocessors import AudioDataPreprocessor, PairedDataPreprocessor
 from .distillers import (
+    Center,
     CrossModalDistiller,
     FrozenTeacher,
     MultiModalDistiller,
@@ -17,6 +18,7 @@ __all__ = [
     'CMCLoss',
     'CMDLoss',
     'CRDLoss',
+    'Center',
     'ClipConvNet',
     'CrossModalDistiller',
     'FeatureL2Loss',

@@ -108,7 +108,9 @@ def test_student_and_segmentor_agree():
     pairs = [
         ('cmcd/depth_nyu', 'downstream/depth_nyu_fcn_r50'),
         ('cmcd/depth_nyu', 'downstream/depth_nyu_deeplabv3plus_r50'),
+        ('cmcd/depth_nyu_dense', 'downstream/depth_nyu_fcn_r50'),
         ('cmcd/depth_nyu_tiny', 'downstream/depth_nyu_tiny_fcn_r18'),
+        ('cmcd/depth_nyu_dense_tiny', 'downstream/depth_nyu_tiny_fcn_r18'),
         ('demo/demo_cmcd_depth', 'demo/demo_seg_depth'),
     ]
     for distil, segment in pairs:

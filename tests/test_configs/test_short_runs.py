@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import process_env
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -148,6 +151,46 @@ def test_student_is_fine_tuned_by_stock_segmentors(
     start = torch.load(student)['state_dict']['backbone.conv1.weight']
     drift = (state['backbone.conv1.weight'] - start).abs().max()
     assert 0 < drift < 0.01  # it started from the student
+
+
+def test_holes_of_depth_maps_reach_the_samples(rooms, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(rooms, root)
+    for path in (root / 'depth').glob('*.png'):
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        depth[10:30, 20:40] = 0
+        cv2.imwrite(str(path), depth)
+    cfg = Config.fromfile(ROOT / 'configs/cmcd/depth_nyu_dense.py')
+    cfg.train_dataloader.dataset.data_root = str(root)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    shares = []
+    for pair in dataset:
+        measured = pair['inputs']['target'] > 0
+        assert torch.equal(pair['data_samples'].target_valid.data, measured)
+        shares.append(measured.float().mean())
+    assert 0 < min(shares) < 1
+
+
+@pytest.mark.slow
+def test_dense_term_is_trained_beside_the_others(rooms, teacher, tmp_path):
+    dense = 'model.dense.dense_cmc'
+    log = run(
+        ROOT / 'tools/train.py',
+        ROOT / 'configs/cmcd/depth_nyu_dense.py',
+        tmp_path,
+        distil_options(rooms, teacher)
+        + [
+            f'{dense}.projector.in_channels=64',
+            f'{dense}.projector.out_channels=64',
+            f'{dense}.source_norm.num_features=64',
+            f'{dense}.grid=student',
+            f'{dense}.exclusion_radius=1',
+        ],
+    )
+    assert re.search(r'loss_cmd: \d.*loss_dense_cmc: \d', log)
+    student = torch.load((tmp_path / 'last_student').read_text().strip())
+    assert all(k.startswith('backbone.') for k in student['state_dict'])
 
 
 @pytest.mark.slow

@@ -56,7 +56,9 @@ class ZeroLabelClassifier(CrossModalDistiller):
     ) -> None:
         super().__init__(**kwargs)
         if not self.places_student:
-            raise _not_placed(f'the losses of the config ({kwargs["losses"]})')
+            raise _not_placed(
+                f'the losses of the config ({kwargs.get("losses")})'
+            )
         if kwargs.get('teacher_projector') is not None:
             raise ConfigError(
                 "ZeroLabelClassifier: the student was placed in the teacher's "

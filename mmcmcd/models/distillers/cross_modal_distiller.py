@@ -6,10 +6,21 @@ from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import adapt_input_channels, embed
 from mmcmcd.registry import MODELS
 
-from .batch import group_ids, require_several, require_sides
-from .comparison import build_losses, compare
+from .batch import (
+    group_ids,
+    require_several,
+    require_sides,
+    valid_pixels,
+)
+from .comparison import add_terms, build_losses, compare
+from .dense_comparison import build_dense
 from .frozen_teacher import FrozenTeacher
-from .gradient_cache import check_chunk_size, embed_in_chunks
+from .gradient_cache import (
+    Features,
+    check_chunk_size,
+    embed_in_chunks,
+    extract_in_chunks,
+)
 from .momentum_student import build_momentum_student
 from .source_norm import apply_source_norm, build_source_norm
 
@@ -26,9 +37,10 @@ class CrossModalDistiller(BaseModel):
         teacher (dict): Config of a backbone whose ``init_cfg`` is
             ``Pretrained``; any checkpoint that mmengine can find.
         student (dict): Config of a backbone of mmpretrain or mmseg.
-        losses (dict[str, dict]): Named configs of losses. Each is called as
-            ``loss(student, teacher, memory, group_ids)`` and logged as
-            ``loss_<name>``.
+        losses (dict[str, dict], optional): Named configs of losses of whole
+            images. Each is called as ``loss(student, teacher, memory,
+            group_ids)`` and logged as ``loss_<name>``. Defaults to None,
+            which needs ``dense``.
         teacher_projector (dict, optional): Config of a neck on the teacher,
             frozen like it and loaded through its own ``init_cfg``.
         source_norm (dict, optional): Config of a norm layer without trained
@@ -56,20 +68,24 @@ class CrossModalDistiller(BaseModel):
             training, even where gradients are accumulated over several;
             kept in checkpoints, and not exported. Defaults to None: the
             queue stores the student's rows.
+        dense (dict[str, dict], optional): Named comparisons of feature maps,
+            location by location, see :class:`DenseComparison`; logged as
+            ``loss_<name>``. They share the forward passes of the rest and
+            have no queue. Defaults to None.
         data_preprocessor (dict, optional): Usually a
             :class:`PairedDataPreprocessor`.
         init_cfg (dict, optional): As in mmengine.
 
     Raises:
-        ConfigError: A value is out of range, or ``momentum_student`` has no
-            queue to fill.
+        ConfigError: A value is out of range, ``momentum_student`` has no
+            queue to fill, or there is neither ``losses`` nor ``dense``.
     """
 
     def __init__(
         self,
         teacher: dict,
         student: dict,
-        losses: dict[str, dict],
+        losses: dict[str, dict] | None = None,
         teacher_projector: dict | None = None,
         source_norm: dict | None = None,
         student_projector: dict | None = None,
@@ -77,6 +93,7 @@ class CrossModalDistiller(BaseModel):
         student_stem: str | None = None,
         forward_chunk_size: int | None = None,
         momentum_student: dict | None = None,
+        dense: dict[str, dict] | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -98,7 +115,14 @@ class CrossModalDistiller(BaseModel):
             if student_projector is None
             else MODELS.build(student_projector)
         )
-        self.losses = build_losses(losses, 'losses')
+        self.dense = build_dense(dense)
+        if losses or not dense:
+            self.losses = build_losses(losses, 'losses')
+        else:
+            _check_dense_alone(
+                queue=queue, student_projector=student_projector
+            )
+            self.losses = nn.ModuleDict()
         self.queue = None if queue is None else MODELS.build(queue)
         if momentum_student is not None and queue is None:
             raise ConfigError(
@@ -173,18 +197,28 @@ class CrossModalDistiller(BaseModel):
         """
         _require_sides(inputs)
         require_several(inputs['source'])
-        teacher = self.embed_source(inputs['source'])
-        student = self.embed_target(inputs['target'])
-        stored = self._embed_for_queue(inputs['target'])
-        groups = group_ids(data_samples, student.device)
-        return compare(
-            student,
-            teacher,
+        teacher = self._extract_source(inputs['source'])
+        student = self._extract_target(inputs['target'])
+        groups = group_ids(data_samples, student.rows.device)
+        results = compare(
+            student.rows,
+            teacher.rows,
             groups,
             self.losses,
             self.queue,
-            stored_student=stored,
+            stored_student=self._embed_for_queue(inputs['target']),
         )
+        valid = valid_pixels(data_samples, inputs) if self.dense else None
+        for name, dense in self.dense.items():
+            terms = dense(
+                student.maps[dense.stage],
+                teacher.maps[dense.teacher_stage],
+                groups,
+                valid,
+                [sample.get('pair_id') for sample in data_samples or ()],
+            )
+            add_terms(results, terms, f'dense.{name}')
+        return results
 
     def extract_feat(self, inputs: Tensor):
         """Return the student's features of target images (B, C, H, W)."""
@@ -192,14 +226,11 @@ class CrossModalDistiller(BaseModel):
 
     def embed_source(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (B, D) of source images."""
-        rows = self.teacher(images, self.forward_chunk_size)
-        if self.source_norm is None:
-            return rows
-        return apply_source_norm(self.source_norm, rows, 'source_norm')
+        return self._extract_source(images).rows
 
     def embed_target(self, images: Tensor) -> Tensor:
         """Return the student's embeddings (B, D) of target images."""
-        return self._embed(images, self.student, self.student_projector)
+        return self._extract_target(images).rows
 
     def predict(self, inputs: dict[str, Tensor], data_samples: list) -> list:
         """Embed both sides of each pair.
@@ -218,9 +249,23 @@ class CrossModalDistiller(BaseModel):
                 sample.set_field(row, field)
         return data_samples
 
-    def _embed(self, images, student, student_projector=None):
-        rows = embed_in_chunks(student, images, self.forward_chunk_size)
-        return embed(rows, student_projector)
+    def _extract_source(self, images):
+        """Embeddings, normalised, and maps as they are."""
+        stages = [dense.teacher_stage for dense in self.dense.values()]
+        rows, maps = self.teacher.extract(
+            images, self.forward_chunk_size, stages
+        )
+        if self.source_norm is not None:
+            rows = apply_source_norm(self.source_norm, rows, 'source_norm')
+        return Features(rows, maps)
+
+    def _extract_target(self, images):
+        """Embeddings, projected, and maps as they are."""
+        stages = [dense.stage for dense in self.dense.values()]
+        rows, maps = extract_in_chunks(
+            self.student, images, self.forward_chunk_size, stages
+        )
+        return Features(embed(rows, self.student_projector), maps)
 
     @torch.no_grad()
     def _embed_for_queue(self, images):
@@ -228,7 +273,11 @@ class CrossModalDistiller(BaseModel):
         if self.momentum_student is None or not self.training:
             return None
         self.momentum_student.update_parameters(self._trained_networks())
-        return self._embed(images, **self.momentum_student.module)
+        networks = dict(self.momentum_student.module.items())
+        rows = embed_in_chunks(
+            networks['student'], images, self.forward_chunk_size
+        )
+        return embed(rows, networks.get('student_projector'))
 
     def _trained_networks(self):
         """What is trained to embed the target, as the average has it."""
@@ -243,6 +292,16 @@ class CrossModalDistiller(BaseModel):
 def _note_space(model, state_dict, prefix, local_metadata):
     # Weights do not tell what they were trained for; their metadata does.
     local_metadata['places_student'] = model.places_student
+
+
+def _check_dense_alone(**global_parts):
+    for name, cfg in global_parts.items():
+        if cfg is not None:
+            raise ConfigError(
+                f'model.{name} serves model.losses, of which there are none '
+                f'beside model.dense. Leave {name} out ({name}=None), or add '
+                'losses.'
+            )
 
 
 def _require_sides(inputs):

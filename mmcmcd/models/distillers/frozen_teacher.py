@@ -1,6 +1,6 @@
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import embed, load_backbone_strict, state_hash
 from mmcmcd.registry import MODELS
 
-from .gradient_cache import embed_in_chunks
+from .gradient_cache import Features, extract_in_chunks
 
 
 class FrozenTeacher:
@@ -106,7 +106,6 @@ class FrozenTeacher:
         """Return the sha256 of all weights and statistics."""
         return state_hash(self.module)
 
-    @torch.no_grad()
     def __call__(
         self, images: Tensor, chunk_size: int | None = None
     ) -> Tensor:
@@ -120,10 +119,36 @@ class FrozenTeacher:
         Returns:
             Tensor: Embeddings (B, D), without gradient.
         """
+        return self.extract(images, chunk_size).rows
+
+    @torch.no_grad()
+    def extract(
+        self,
+        images: Tensor,
+        chunk_size: int | None = None,
+        stages: Iterable[int] = (),
+    ) -> Features:
+        """Embed source images, and keep maps of the same forward pass.
+
+        Args:
+            images (Tensor): Preprocessed images (B, C, H, W).
+            chunk_size (int, optional): As in :meth:`__call__`.
+            stages (Iterable[int]): Stages whose maps are kept, before any
+                projector. Defaults to none.
+
+        Returns:
+            Features: Without gradient.
+        """
         self.load()
         projector = dict(self.module.items()).get('teacher_projector')
-        rows = embed_in_chunks(self.module['teacher'], images, chunk_size)
-        return embed(rows, projector)
+        rows, maps = extract_in_chunks(
+            self.module['teacher'],
+            images,
+            chunk_size,
+            stages,
+            self._place('teacher'),
+        )
+        return Features(embed(rows, projector), maps)
 
 
 class FrozenTeachers(Mapping):

@@ -1,13 +1,27 @@
 """Embed a batch whose activations would not fit into memory at once."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmcmcd.errors import ConfigError
-from mmcmcd.models.utils import embed
+from mmcmcd.models.utils import embed, feature_map
+
+
+class Features(NamedTuple):
+    """What one forward pass of a backbone gives.
+
+    Attributes:
+        rows (Tensor): Pooled, (B, D).
+        maps (dict[int, Tensor]): By stage, (B, C, H, W).
+    """
+
+    rows: Tensor
+    maps: dict[int, Tensor]
 
 
 def check_chunk_size(size: int | None) -> None:
@@ -29,7 +43,27 @@ def check_chunk_size(size: int | None) -> None:
 def embed_in_chunks(
     backbone: nn.Module, images: Tensor, chunk_size: int | None
 ) -> Tensor:
-    """Embed images chunk by chunk, with the activations of one at a time.
+    """Embed images chunk by chunk, see :func:`extract_in_chunks`.
+
+    Args:
+        backbone (nn.Module): What :func:`embed` pools the features of.
+        images (Tensor): (B, C, ...).
+        chunk_size (int, optional): The most images in a chunk.
+
+    Returns:
+        Tensor: Embeddings (B, D).
+    """
+    return extract_in_chunks(backbone, images, chunk_size).rows
+
+
+def extract_in_chunks(
+    backbone: nn.Module,
+    images: Tensor,
+    chunk_size: int | None,
+    stages: Iterable[int] = (),
+    owner: str = 'student',
+) -> Features:
+    """Embed images and keep maps, with the activations of one chunk at a time.
 
     The idea is GradCache's (Gao et al., 2021, arXiv 2101.06983): the loss
     needs all embeddings, but no embedding needs another's activations. Each
@@ -51,28 +85,39 @@ def embed_in_chunks(
             by at most one image, and of one image alone there is none, so
             that an odd number in chunks of two has a chunk of three. None,
             or B images or more: a plain forward pass.
+        stages (Iterable[int]): Stages whose maps are kept, see
+            :func:`feature_map`. Defaults to none.
+        owner (str): Whose backbone it is, for messages.
 
     Returns:
-        Tensor: Embeddings (B, D).
+        Features: Of all images.
     """
+    stages = tuple(dict.fromkeys(stages))
+
+    def run(images):
+        features = backbone(images)
+        maps = (feature_map(features, stage, owner) for stage in stages)
+        return embed(features), *maps
+
     if chunk_size is None or len(images) <= chunk_size:
-        return _run(backbone, images)
-    run = _run_again_in_backward if torch.is_grad_enabled() else _run
-    num_chunks = min(-(-len(images) // chunk_size), len(images) // 2)
-    chunks = images.tensor_split(num_chunks)
-    return torch.cat([run(backbone, chunk) for chunk in chunks])
-
-
-def _run(backbone, images):
-    return embed(backbone(images))
+        rows, *maps = run(images)
+    else:
+        num_chunks = min(-(-len(images) // chunk_size), len(images) // 2)
+        parts = [
+            _run_again_in_backward(run, backbone, chunk)
+            if torch.is_grad_enabled()
+            else run(chunk)
+            for chunk in images.tensor_split(num_chunks)
+        ]
+        rows, *maps = map(torch.cat, zip(*parts, strict=True))
+    return Features(rows, dict(zip(stages, maps, strict=True)))
 
 
 # torch.compile cannot trace a context_fn; the backbone it still compiles.
 @torch.compiler.disable(recursive=False)
-def _run_again_in_backward(backbone, images):
+def _run_again_in_backward(run, backbone, images):
     return checkpoint(
-        _run,
-        backbone,
+        run,
         images,
         use_reentrant=False,
         # Called before the first pass.

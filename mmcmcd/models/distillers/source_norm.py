@@ -12,6 +12,37 @@ from mmcmcd.models.utils.collectives import (
 from mmcmcd.registry import MODELS
 
 
+@MODELS.register_module()
+class Center(nn.Module):
+    """Subtract the mean of each feature; keep their scales.
+
+    In training the mean is that of the batch, later a moving average, as of
+    ``BatchNorm1d``, which divides by the standard deviations, too.
+
+    Args:
+        num_features (int): D of the rows.
+        momentum (float): Share of a batch in the moving average. Defaults to
+            0.1.
+
+    Example:
+        >>> source_norm = dict(type='mmcmcd.Center', num_features=512)
+    """
+
+    def __init__(self, num_features: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.momentum = momentum
+        self.register_buffer('running_mean', torch.zeros(num_features))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return centred rows (N, D)."""
+        if not self.training:
+            return rows - self.running_mean
+        mean = rows.mean(dim=0)
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        return rows - mean
+
+
 def build_source_norm(cfg: dict, where: str) -> nn.Module:
     """Build a norm layer that training cannot bend.
 

@@ -10,7 +10,7 @@ from .checkpoint import (
     select_prefix,
     state_hash,
 )
-from .embedding import embed
+from .embedding import embed, feature_map
 from .export import export_student
 from .stem import adapt_input_channels
 
@@ -20,6 +20,7 @@ __all__ = [
     'compare_state',
     'embed',
     'export_student',
+    'feature_map',
     'file_sha256',
     'load_backbone_strict',
     'pretrained_cfgs',

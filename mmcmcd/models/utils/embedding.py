@@ -26,6 +26,40 @@ def embed(features, projector: nn.Module | None = None) -> Tensor:
     return rows
 
 
+def feature_map(features, stage: int, owner: str) -> Tensor:
+    """Take the feature map of one stage from the output of a backbone.
+
+    Args:
+        features (Tensor | tuple): Output of an mmpretrain or mmseg backbone;
+            a tensor counts as a single stage.
+        stage (int): Place in the tuple, from its end if negative.
+        owner (str): Whose backbone it is, for messages.
+
+    Returns:
+        Tensor: The map (B, C, H, W).
+
+    Raises:
+        ConfigError: There is no such stage, or it is no map.
+    """
+    if not isinstance(features, (tuple, list)):
+        features = (features,)
+    if not -len(features) <= stage < len(features):
+        raise ConfigError(
+            f"There is no stage {stage} of the {owner}'s backbone: it returns "
+            f'{len(features)} stage(s), counted from 0, or from -1 backwards. '
+            f'Choose one of them, or set out_indices of model.{owner}.'
+        )
+    found = features[stage]
+    if not torch.is_tensor(found) or found.ndim != 4:
+        got = getattr(found, 'shape', type(found).__name__)
+        raise ConfigError(
+            f"Stage {stage} of the {owner}'s backbone is no feature map "
+            f'(B, C, H, W), but {got}. A vision transformer gives maps of '
+            f"its patch tokens with model.{owner}.out_type='featmap'."
+        )
+    return found
+
+
 def _pool(features) -> Tensor:
     if isinstance(features, (tuple, list)):
         features = features[-1]
