@@ -1,3 +1,8 @@
+from .correspondence_picture import (
+    Correspondence,
+    save_correspondence_picture,
+    spread_cells,
+)
 from .feature_map import (
     project_to_plane,
     require_projection,
@@ -14,6 +19,7 @@ from .segmentation_picture import save_segmentation_picture
 from .statistics import mean_interval
 
 __all__ = [
+    'Correspondence',
     'EmbeddedPairs',
     'GalleryRow',
     'Hit',
@@ -22,8 +28,10 @@ __all__ = [
     'project_to_plane',
     'rank_partners',
     'require_projection',
+    'save_correspondence_picture',
     'save_feature_map',
     'save_retrieval_gallery',
     'save_segmentation_picture',
+    'spread_cells',
     'unique_files',
 ]

@@ -56,8 +56,10 @@ class _PairCollector(BaseMetric):
         return {}
 
 
-def embed_pairs(cfg, name, checkpoint, *, split='test', work_dir=None):
-    """Embed the pairs of one split with teacher and student.
+def build_distiller_runner(
+    cfg, name, checkpoint, *, split='test', work_dir=None
+):
+    """Build a runner to look at the pairs of one split, without metrics.
 
     Args:
         cfg (Config): A distillation config; changed in place.
@@ -67,14 +69,14 @@ def embed_pairs(cfg, name, checkpoint, *, split='test', work_dir=None):
         work_dir (str, optional): Where the log goes.
 
     Returns:
-        EmbeddedPairs: All pairs of the split.
+        Runner: Ready for ``runner.test()`` on the split.
 
     Raises:
         CheckpointError: The checkpoint is missing or of another model.
-        ConfigError: The config is none of a distillation, has no such split,
-            or teacher and student embed in spaces of different size.
+        ConfigError: The config is none of a distillation, or has no such
+            split.
     """
-    datasets = phase_dataset_cfgs(cfg, split)
+    phase_dataset_cfgs(cfg, split)  # makes sure that there is one
     cfg.test_dataloader = cfg[f'{split}_dataloader']
     cfg.test_cfg = dict(type='TestLoop')
     cfg.test_evaluator = []
@@ -88,6 +90,31 @@ def embed_pairs(cfg, name, checkpoint, *, split='test', work_dir=None):
             'expected a config of mmcmcd.CrossModalDistiller, one teacher and '
             'one student, such as configs/cmcd/sketch_sketchy.py.'
         )
+    return runner
+
+
+def embed_pairs(cfg, name, checkpoint, *, split='test', work_dir=None):
+    """Embed the pairs of one split with teacher and student.
+
+    Args:
+        cfg (Config): See :func:`build_distiller_runner`.
+        name (str): As there.
+        checkpoint (str): As there.
+        split (str): As there.
+        work_dir (str, optional): As there.
+
+    Returns:
+        EmbeddedPairs: All pairs of the split.
+
+    Raises:
+        CheckpointError: See :func:`build_distiller_runner`.
+        ConfigError: As there; or teacher and student embed in spaces of
+            different size.
+    """
+    datasets = phase_dataset_cfgs(cfg, split)
+    runner = build_distiller_runner(
+        cfg, name, checkpoint, split=split, work_dir=work_dir
+    )
     if not any(
         getattr(loss, 'places_student', True)
         for loss in runner.model.losses.values()

@@ -1,3 +1,3 @@
-from .metrics import CrossModalRetrieval
+from .metrics import CrossModalRetrieval, RegionRetrieval
 
-__all__ = ['CrossModalRetrieval']
+__all__ = ['CrossModalRetrieval', 'RegionRetrieval']

@@ -565,6 +565,8 @@ def test_parts_that_nothing_uses_are_told(teacher_cfg):
         distiller(teacher_cfg, losses=None, dense=None)
     with pytest.raises(ConfigError, match="'a.b' cannot be a name"):
         distiller(teacher_cfg, dense={'a.b': dict(loss=CMC)})
+    with pytest.raises(ConfigError, match='Expected the arguments'):
+        distiller(teacher_cfg, dense=dict(cells="{'loss': 1}"))
     with pytest.raises(ConfigError, match='dense.cmc logs'):
         distiller(teacher_cfg, dense=dict(cmc=dict(loss=CMC))).loss(**batch())
 

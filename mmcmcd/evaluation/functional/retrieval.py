@@ -118,6 +118,42 @@ def neighbour_overlap(first: Tensor, second: Tensor, k: int) -> float:
     return 100 * agreed / (len(first) * k)
 
 
+@torch.no_grad()
+def location_errors(
+    queries: Tensor, gallery: Tensor, cells: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tell how far from home the locations of one map find themselves.
+
+    Each location of one map asks the other map of the same image for itself,
+    by cosine. Ties go against it: an equally similar location is ranked
+    before its own, and of equally similar best ones the farthest counts.
+
+    Args:
+        queries (Tensor): (L, D), L > 0.
+        gallery (Tensor): (L, D), of the same cells.
+        cells (Tensor): Row and column (L, 2) of both.
+
+    Returns:
+        tuple[Tensor, Tensor]: Rank (L, ) of the own cell, from 1, and
+        Euclidean distance (L, ) from it to the most similar one, in cells.
+
+    Raises:
+        ConfigError: An embedding is not finite.
+    """
+    everyone = torch.arange(len(queries), device=queries.device)
+    parts = []
+    for rows, similarity in _blocks(queries, gallery, everyone):
+        own = similarity.gather(1, rows[:, None])
+        best = similarity.amax(dim=1, keepdim=True)
+        away = (cells[rows, None] - cells).float()
+        away = torch.linalg.vector_norm(away, dim=2)
+        away.masked_fill_(similarity < best - _TIE, 0)
+        ranks = (similarity >= own - _TIE).sum(dim=1)
+        parts.append((ranks, away.amax(dim=1)))
+    ranks, distances = map(torch.cat, zip(*parts, strict=True))
+    return ranks, distances
+
+
 def _blocks(
     queries: Tensor, gallery: Tensor, order: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -107,9 +107,9 @@ class CrossModalDistiller(BaseModel):
             if source_norm is None
             else build_source_norm(source_norm, 'source_norm')
         )
-        self.student = MODELS.build(student)
+        self.student = self._build_student(student)
         if student_stem is not None:
-            adapt_input_channels(self.student, student_stem)
+            adapt_input_channels(self.student_backbone, student_stem)
         self.student_projector = (
             None
             if student_projector is None
@@ -152,6 +152,14 @@ class CrossModalDistiller(BaseModel):
     def teacher(self) -> FrozenTeacher:
         """The frozen teacher; no part of the module tree."""
         return self._frozen[0]
+
+    @property
+    def student_backbone(self) -> nn.Module:
+        """What is distilled."""
+        return self.student
+
+    def _build_student(self, cfg):
+        return MODELS.build(cfg)
 
     def _apply(self, fn, *args, **kwargs):
         self.teacher.apply_to_tensors(fn)
@@ -222,7 +230,7 @@ class CrossModalDistiller(BaseModel):
 
     def extract_feat(self, inputs: Tensor):
         """Return the student's features of target images (B, C, H, W)."""
-        return self.student(inputs)
+        return self.student_backbone(inputs)
 
     def embed_source(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (B, D) of source images."""
@@ -237,17 +245,38 @@ class CrossModalDistiller(BaseModel):
 
         Returns:
             list[DataSample]: The samples, with ``source_embedding`` and
-            ``target_embedding``, each (D, ), set.
+            ``target_embedding``, each (D, ), set, and where there are dense
+            comparisons ``regions``, by their names what
+            :meth:`DenseComparison.regions` gives.
         """
         _require_sides(inputs)
-        sides = dict(
-            source_embedding=self.embed_source(inputs['source']),
-            target_embedding=self.embed_target(inputs['target']),
+        teacher = self._extract_source(inputs['source'])
+        student = self._extract_target(inputs['target'])
+        fields = dict(
+            source_embedding=teacher.rows, target_embedding=student.rows
         )
-        for field, rows in sides.items():
-            for sample, row in zip(data_samples, rows, strict=True):
-                sample.set_field(row, field)
+        if self.dense:
+            valid = valid_pixels(data_samples, inputs)
+            fields['regions'] = self._regions(student, teacher, valid)
+        for field, values in fields.items():
+            for sample, value in zip(data_samples, values, strict=True):
+                sample.set_field(value, field)
         return data_samples
+
+    def _regions(self, student, teacher, valid):
+        """By image, then by name, the rows of the dense comparisons."""
+        found = {
+            name: dense.regions(
+                student.maps[dense.stage],
+                teacher.maps[dense.teacher_stage],
+                valid,
+            )
+            for name, dense in self.dense.items()
+        }
+        return [
+            dict(zip(found, regions, strict=True))
+            for regions in zip(*found.values(), strict=True)
+        ]
 
     def _extract_source(self, images):
         """Embeddings, normalised, and maps as they are."""
@@ -263,7 +292,7 @@ class CrossModalDistiller(BaseModel):
         """Embeddings, projected, and maps as they are."""
         stages = [dense.stage for dense in self.dense.values()]
         rows, maps = extract_in_chunks(
-            self.student, images, self.forward_chunk_size, stages
+            self.student_backbone, images, self.forward_chunk_size, stages
         )
         return Features(embed(rows, self.student_projector), maps)
 
@@ -282,7 +311,8 @@ class CrossModalDistiller(BaseModel):
     def _trained_networks(self):
         """What is trained to embed the target, as the average has it."""
         networks = dict(
-            student=self.student, student_projector=self.student_projector
+            student=self.student_backbone,
+            student_projector=self.student_projector,
         )
         return nn.ModuleDict(
             {name: each for name, each in networks.items() if each is not None}

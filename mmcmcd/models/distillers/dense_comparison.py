@@ -42,8 +42,8 @@ class DenseComparison(BaseModule):
             down to it (adaptive pooling) or interpolated bilinearly up to
             it. Defaults to None: they have to be equal.
         locations_per_image (int, optional): The most locations of an image
-            that are compared, drawn anew at each step, the same on both
-            sides. Defaults to None: all.
+            that are compared, drawn anew at each training step, the same on
+            both sides. Defaults to None: all.
         candidates (str): What a location is compared with beside its own
             partner: ``'image'``, the locations of the same image;
             ``'others'``, those of other images; ``'batch'``, both. Locations
@@ -151,9 +151,7 @@ class DenseComparison(BaseModule):
             ConfigError: Grids differ and no rule is given, the projector
                 changes the grid, or no location is valid.
         """
-        student, teacher = self._to_one_grid(student, teacher)
-        student = self._project(student)
-        chosen = self._choose(student, valid)
+        student, teacher, chosen = self._align(student, teacher, valid)
         if not chosen.any():
             raise ConfigError(
                 f'{self.where}: no location of the batch has at least '
@@ -162,14 +160,8 @@ class DenseComparison(BaseModule):
                 'example by min_valid_fraction of LoadDepthFromFile, or '
                 f'lower {self.where}.min_valid.'
             )
-        teacher = _rows(teacher, chosen)
-        if self.source_norm is not None:
-            teacher = apply_source_norm(
-                self.source_norm, teacher, self._norm_place
-            )
         value = self.loss(
-            _rows(student, chosen),
-            teacher,
+            *self._rows(student, teacher, chosen),
             **self._left_out(chosen, group_ids),
         )
         if not isinstance(value, dict):
@@ -181,6 +173,61 @@ class DenseComparison(BaseModule):
             else f'{self.name}_{key}': term
             for key, term in value.items()
         }
+
+    @torch.no_grad()
+    def regions(
+        self, student: Tensor, teacher: Tensor, valid: Tensor | None = None
+    ) -> list[dict]:
+        """Return the rows that are compared, image by image.
+
+        Args:
+            student (Tensor): As in :meth:`forward`.
+            teacher (Tensor): As in :meth:`forward`.
+            valid (Tensor, optional): As in :meth:`forward`.
+
+        Returns:
+            list[dict]: Of each image ``source`` (L, D'), the teacher's rows
+            after the norm, and ``target`` (L, D), the student's after the
+            projector, row by row of the same cell; ``cells`` (L, 2), row and
+            column of each in the ``grid``, a tuple of rows and columns; and
+            ``places_student``, whether the loss brings the student's rows to
+            the teacher's. L is zero where no cell is valid.
+
+        Raises:
+            ConfigError: As in :meth:`forward`, but for invalid images.
+        """
+        student, teacher, chosen = self._align(student, teacher, valid)
+        numbers = chosen.sum(dim=(1, 2)).tolist()
+        target, source = (
+            rows.split(numbers)
+            for rows in self._rows(student, teacher, chosen)
+        )
+        cells = chosen.nonzero()[:, 1:].split(numbers)
+        same = dict(
+            grid=tuple(chosen.shape[1:]),
+            places_student=getattr(self.loss, 'places_student', True),
+        )
+        return [
+            dict(source=s, target=t, cells=c, **same)
+            for s, t, c in zip(source, target, cells, strict=True)
+        ]
+
+    def _align(self, student, teacher, valid):
+        """Both maps on one grid, and which locations of it are compared."""
+        student, teacher = self._to_one_grid(student, teacher)
+        student = self._project(student)
+        return student, teacher, self._choose(student, valid)
+
+    def _rows(self, student, teacher, chosen):
+        """Rows (N, D) of both sides as the loss takes them."""
+        student, teacher = (
+            features.movedim(1, -1)[chosen] for features in (student, teacher)
+        )
+        if self.source_norm is not None:
+            teacher = apply_source_norm(
+                self.source_norm, teacher, self._norm_place
+            )
+        return student, teacher
 
     def _to_one_grid(self, student, teacher):
         grids = dict(
@@ -227,7 +274,8 @@ class DenseComparison(BaseModule):
             # A share that is exactly the least one may be rounded.
             chosen = share > self.min_valid - 1e-4
         number = self.locations_per_image
-        if number is None or number >= chosen[0].numel():
+        is_few = number is not None and number < chosen[0].numel()
+        if not (is_few and self.training):
             return chosen
         draws = torch.rand(chosen.shape, device=chosen.device)
         draws = draws.masked_fill(~chosen, -1).flatten(1)
@@ -278,7 +326,7 @@ def build_dense(dense: dict[str, dict] | None) -> ModuleDict:
             modules[name] = DenseComparison(name, **cfg)
         except TypeError as error:
             raise ConfigError(
-                f'model.dense.{name}={dict(cfg)}: {error}. Expected the '
+                f'model.dense.{name}={cfg}: {error}. Expected the '
                 'arguments of DenseComparison, at least loss; see '
                 'docs/config_reference.md.'
             ) from error
@@ -333,10 +381,6 @@ def _number_images(image_of_row, chosen):
     """Numbers of the rows' images, that no other process has."""
     sizes = batch_sizes(len(chosen), chosen.device)
     return own_slice(sizes).start + image_of_row
-
-
-def _rows(features, chosen):
-    return features.movedim(1, -1)[chosen]
 
 
 def _check_grid(grid, where):
