@@ -1,5 +1,5 @@
-# Step 3 of the tiny recipe: ResNet-18 at 160x120, 50 labels unless
-# train_dataloader.dataset.ann_file says otherwise.
+# Step 3 of the tiny recipe: half a ResNet-18, frames of 128x96, 50 labels
+# unless train_dataloader.dataset.ann_file says otherwise.
 _base_ = './depth_nyu_fcn_r50.py'
 
 _load = dict(
@@ -14,8 +14,8 @@ train_pipeline = [
     dict(type='LoadAnnotations'),
     dict(
         type='RandomResize',
-        scale=(160, 120),
-        ratio_range=(0.8, 1.6),
+        scale=(128, 96),
+        ratio_range=(1.0, 1.5),
         keep_ratio=True,
         interpolation='nearest'),
     dict(type='RandomCrop', crop_size=(96, 128)),
@@ -24,13 +24,12 @@ train_pipeline = [
 ]
 test_pipeline = [
     _load,
-    dict(type='Resize', scale=(160, 120), interpolation='nearest'),
+    dict(type='Resize', scale=(128, 96), interpolation='nearest'),
     dict(type='LoadAnnotations'),
     *_encode,
 ]
-_data = dict(
-    data_root='{{$MMCMCD_REALDATA:data}}/nyuv2/',
-    data_prefix=dict(img_path='depth', seg_map_path='label'))
+_data = dict(data_root='{{$MMCMCD_REALDATA:data}}/nyuv2/',
+             data_prefix=dict(img_path='depth', seg_map_path='label'))
 train_dataloader = dict(
     num_workers=1,
     dataset=dict(**_data, ann_file='few_50.txt', pipeline=train_pipeline))
@@ -41,9 +40,11 @@ test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=(96, 128)),
     # The student's own strides; the head concatenates three stages instead.
-    backbone=dict(depth=18, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)),
+    backbone=dict(
+        depth=18, base_channels=32, stem_channels=32,
+        strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)),
     decode_head=dict(
-        in_channels=[128, 256, 512],
+        in_channels=[64, 128, 256],
         in_index=[1, 2, 3],
         input_transform='resize_concat',
         channels=128,
@@ -51,7 +52,7 @@ model = dict(
         concat_input=False),
     auxiliary_head=None)
 optim_wrapper = dict(
-    type='mmcmcd.CPUAmpOptimWrapper', optimizer=dict(lr=1e-3, fused=True))
+    type='mmcmcd.CPUAmpOptimWrapper', optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
     dict(type='PolyLR', power=0.9, begin=50, end=500, by_epoch=False),
