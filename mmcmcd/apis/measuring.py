@@ -1,10 +1,15 @@
-"""What every benchmark shares: peak memory, and what it ran on."""
+"""What every benchmark shares: peak memory, new processes, and its page."""
 
 import ctypes
 import gc
 import importlib.metadata
+import multiprocessing
 import os
 import platform
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -49,6 +54,62 @@ def reset_peak_memory() -> int:
 def peak_memory() -> int:
     """Largest resident memory, in bytes, since :func:`reset_peak_memory`."""
     return 1024 * int(_field(_STATUS, 'VmHWM').removesuffix(' kB'))
+
+
+def in_new_process(function: Callable, *arguments):
+    """Call a function in a process that has imported us and computed nothing.
+
+    Args:
+        function (Callable): What a new process can import, or find in the
+            tool that is run.
+        *arguments: Likewise; the first one names what is measured.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        ConfigError: The process was killed.
+    """
+    # Processes are forked off one that has the imports done and never
+    # computes, so that they are as good as new.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['mmcmcd.apis', 'mmcmcd.models'])
+    # Else each of them prints again what the imports printed.
+    os.environ['PYTHONUNBUFFERED'] = '1'
+    with ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                f'the process of {arguments[0]} was killed: does it fit into '
+                'memory? Leave it out by --only.'
+            ) from error
+
+
+def judged(ratio: float, limit: Fraction | float | None) -> str:
+    """Format a ratio for a page; bold where it is above its limit."""
+    if limit is None:
+        return f'{ratio:.3g}'
+    if ratio <= limit:
+        return f'{ratio:.3g} ≤ {limit}'
+    return f'**{ratio:.3g} > {limit}**'
+
+
+def check_page(path: str | None) -> None:
+    """Complain of a page that could not be written.
+
+    Args:
+        path (str, optional): What --out was given.
+
+    Raises:
+        ConfigError: It is no FILE.md in an existing folder.
+    """
+    if path is None:
+        return
+    if Path(path).suffix != '.md' or not Path(path).parent.is_dir():
+        raise ConfigError(
+            f"--out '{path}': expected a file NAME.md in an existing folder."
+        )
 
 
 def machine_name() -> str:

@@ -174,21 +174,25 @@ def test_holes_of_depth_maps_reach_the_samples(rooms, tmp_path):
 
 @pytest.mark.slow
 def test_dense_term_is_trained_beside_the_others(rooms, teacher, tmp_path):
-    dense = 'model.dense.dense_cmc'
+    dense = []
+    for name, width in (('dense_32', 64), ('dense_16', 32)):
+        place = f'model.dense.{name}'
+        dense += [
+            f'{place}.projector.in_channels={width}',
+            f'{place}.projector.out_channels={width}',
+            f'{place}.source_norm.num_features={width}',
+            f'{place}.grid=student',
+            f'{place}.exclusion_radius=1',
+        ]
     log = run(
         ROOT / 'tools/train.py',
         ROOT / 'configs/cmcd/depth_nyu_dense.py',
         tmp_path,
-        distil_options(rooms, teacher)
-        + [
-            f'{dense}.projector.in_channels=64',
-            f'{dense}.projector.out_channels=64',
-            f'{dense}.source_norm.num_features=64',
-            f'{dense}.grid=student',
-            f'{dense}.exclusion_radius=1',
-        ],
+        distil_options(rooms, teacher) + dense,
     )
-    assert re.search(r'loss_cmd: \d.*loss_dense_cmc: \d', log)
+    assert re.search(
+        r'loss_cmd: \d.*loss_dense_32: \d.*loss_dense_16: \d', log
+    )
     student = torch.load((tmp_path / 'last_student').read_text().strip())
     assert all(k.startswith('backbone.') for k in student['state_dict'])
 

@@ -6,11 +6,13 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 
+from mmcmcd.models.distillers import DenseComparison
 from mmcmcd.models.losses import (
     CMCLoss,
     CMDLoss,
     CRDLoss,
     Memory,
+    PrototypeLoss,
     functional,
 )
 from mmcmcd.models.losses.functional import unit_rows
@@ -158,6 +160,102 @@ def test_memory_is_flat_in_the_queue(name):
     )
     peak(name, 1024, 64)
     assert peak(name, 256, 64, memory) < 768 * MIB
+
+
+DENSE = dict(
+    batch=dict(),
+    radius=dict(exclusion_radius=1),
+    image=dict(candidates='image'),
+    others=dict(candidates='others'),
+    drawn=dict(locations_per_image=200),
+    whitened=dict(source_norm=dict(type='mmcmcd.Whiten', num_features=64)),
+    prototypes=dict(loss=dict(type='mmcmcd.PrototypeLoss', num_features=64)),
+)
+
+
+def compare_maps(name, device, images=4, height=15, width=20):
+    """Loss and gradient of a dense comparison with holes."""
+    init_default_scope('mmpretrain')
+    cells = dict(
+        loss=dict(type='mmcmcd.CMCLoss', temperature=0.1),
+        source_norm=dict(type='mmcmcd.Center', num_features=64),
+    )
+    dense = DenseComparison('cells', **(cells | DENSE[name])).to(device)
+    gen = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(
+        2, images, 64, height, width, generator=gen
+    ).to(device)
+    student.requires_grad_()
+    valid = torch.rand(images, 1, height, width, generator=gen) > 0.1
+    groups = torch.arange(images) // 2
+    (value,) = dense(
+        student, teacher, groups.to(device), valid.to(device)
+    ).values()
+    (gradient,) = torch.autograd.grad(value, student)
+    return value.detach().cpu(), gradient.cpu()
+
+
+# Random draws differ between devices.
+@pytest.mark.parametrize(
+    'name', ['batch', 'radius', 'image', 'others', 'whitened']
+)
+def test_dense_comparisons_equal_the_cpu(name):
+    values, gradients = zip(
+        *(compare_maps(name, device) for device in ('cpu', 'cuda')),
+        strict=True,
+    )
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', DENSE)
+def test_dense_memory_is_linear_in_the_images(name):
+    """Of 307,200 cells a matrix of scores would take 352 GiB."""
+    compare_maps(name, 'cuda')
+    torch.cuda.reset_peak_memory_stats()
+    _, gradient = compare_maps(name, 'cuda', 256, 30, 40)
+    assert gradient.isfinite().all()
+    # Maps, rows and gradients are 75 MiB each.
+    assert torch.cuda.max_memory_allocated() < 4096 * MIB
+
+
+@pytest.mark.parametrize('way', ['plain', 'tiled'])
+def test_prototypes_never_wait_for_the_gpu(way, monkeypatch, syncs_are_errors):
+    take(way, monkeypatch)
+    loss = PrototypeLoss(32, 16).cuda()
+    batches = [torch.randn(2, 64, 32, device='cuda') for _ in range(4)]
+
+    def step(student, teacher):
+        student = student.detach().requires_grad_()
+        return torch.autograd.grad(loss(student, teacher), student)[0]
+
+    step(*batches[0])  # loads what is loaded once
+    syncs_are_errors()
+    gradients = [step(*batch) for batch in batches]
+    torch.cuda.set_sync_debug_mode('default')
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert loss.counts.sum() == pytest.approx(64, rel=1e-3)
+
+
+@pytest.mark.parametrize('name', ['prototypes', 'whitened'])
+def test_state_that_is_learnt_equals_the_cpu(name):
+    """From equal states, whatever was drawn before."""
+    torch.manual_seed(0)
+    module = (
+        PrototypeLoss(32, 16)
+        if name == 'prototypes'
+        else MODELS.build(dict(type='mmcmcd.Whiten', num_features=32))
+    )
+    call = module if name == 'whitened' else lambda rows: module(rows, rows)
+    for _ in range(3):
+        call(torch.randn(300, 32))
+    rows = torch.randn(300, 32)
+    module.eval()
+    expected = call(rows)
+    module.cuda()
+    torch.testing.assert_close(
+        call(rows.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])

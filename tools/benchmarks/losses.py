@@ -17,7 +17,6 @@ import argparse
 import datetime
 import importlib.util
 import math
-import multiprocessing
 import os
 import platform
 import re
@@ -25,8 +24,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +35,9 @@ from torch import Tensor
 
 from mmcmcd.apis import run_tool
 from mmcmcd.apis.measuring import (
+    check_page,
+    in_new_process,
+    judged,
     machine_name,
     package_version,
     peak_memory,
@@ -810,25 +810,11 @@ def plan(rows: list, args) -> dict[tuple, Task]:
 
 def carry_out(tasks: dict[tuple, Task]) -> dict:
     """Run every task in a process of its own; return the results."""
-    # Processes are forked off one that has the imports done and never
-    # computes, so that they are as good as new.
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmcmcd.apis', 'mmcmcd.models.losses'])
-    # Else each of them prints again what the imports printed.
-    os.environ['PYTHONUNBUFFERED'] = '1'
     total = sum(task.weight for task in tasks.values())
     bar = ProgressBar(total, 30, file=sys.stderr)
     results = {}
     for key, task in tasks.items():
-        with ProcessPoolExecutor(1, context) as pool:
-            future = pool.submit(task.function, *task.arguments)
-            try:
-                results[key] = future.result()
-            except BrokenProcessPool as error:
-                raise ConfigError(
-                    f'the process of {task.arguments[0]} was killed: does it '
-                    'fit into memory? Leave it out by --only.'
-                ) from error
+        results[key] = in_new_process(task.function, *task.arguments)
         bar.update(task.weight)
     print(file=sys.stderr)
     return results
@@ -850,15 +836,6 @@ def ratios(row, results: dict) -> dict[str, tuple]:
         ratio = results[row.problem] / results['memory', row]
         found['memory'] = ratio, row.memory_limit
     return found
-
-
-def judged(ratio: float, limit: Fraction | float | None) -> str:
-    """Format a ratio; bold where it is above its limit."""
-    if limit is None:
-        return f'{ratio:.3g}'
-    if ratio <= limit:
-        return f'{ratio:.3g} ≤ {limit}'
-    return f'**{ratio:.3g} > {limit}**'
 
 
 def summary(rows: list, results: dict) -> str:
@@ -1121,13 +1098,7 @@ def check_args(args) -> None:
             raise ConfigError(
                 f'--{name} must be positive, got {getattr(args, name)}.'
             )
-    if args.out is None:
-        return
-    path = Path(args.out)
-    if path.suffix != '.md' or not path.parent.is_dir():
-        raise ConfigError(
-            f"--out '{path}': expected a file NAME.md in an existing folder."
-        )
+    check_page(args.out)
 
 
 def main():

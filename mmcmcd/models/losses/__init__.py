@@ -4,6 +4,7 @@ from .cmcd_loss import CMCDLoss
 from .cmd_loss import CMDLoss
 from .crd_loss import CRDLoss
 from .feature_l2_loss import FeatureL2Loss
+from .prototype_loss import PrototypeLoss
 
 __all__ = [
     'CMCDLoss',
@@ -13,4 +14,5 @@ __all__ = [
     'FeatureL2Loss',
     'Memory',
     'PairwiseLoss',
+    'PrototypeLoss',
 ]

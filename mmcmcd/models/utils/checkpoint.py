@@ -14,6 +14,9 @@ from .stem import input_channels_differ
 
 # A classifier trained on other classes is no part of a backbone.
 HEAD_PREFIXES = ('fc.', 'head.', 'classifier.')
+# What took the place of hidden patches in pre-training: mmpretrain's files of
+# DINOv2 have it, its backbone has not, and no feature depends on it.
+_MASK_TOKEN = 'mask_token'
 _NAMES_SHOWN = 3
 
 _TEACHER_SOURCES = (
@@ -129,8 +132,9 @@ def load_backbone_strict(module, checkpoint, prefix='', role='teacher'):
     mmengine's ``Pretrained`` loads what fits and only warns about the rest;
     a teacher that is half random would go unnoticed.  Heads of a classifier
     (``fc.``, ``head.``, ``classifier.``) may stand in the file when no prefix
-    is given.  Integer tensors (BatchNorm's step counter, tables of indices)
-    may be missing, for they are not learned.
+    is given, and the ``mask_token`` of masked pre-training always.  Integer
+    tensors (BatchNorm's step counter, tables of indices) may be missing, for
+    they are not learned.
 
     Args:
         module (nn.Module): The backbone; changed in place.
@@ -148,13 +152,13 @@ def load_backbone_strict(module, checkpoint, prefix='', role='teacher'):
     """
     state = read_state_dict(checkpoint, role=role)
     state = select_prefix(state, prefix, module, checkpoint, role)
-    if not prefix:
-        names = set(module.state_dict())
-        state = {
-            key: value
-            for key, value in state.items()
-            if key in names or not key.startswith(HEAD_PREFIXES)
-        }
+    names = set(module.state_dict())
+    unused = (_MASK_TOKEN,) if prefix else (_MASK_TOKEN, *HEAD_PREFIXES)
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in names or not key.startswith(unused)
+    }
     mismatch = compare_state(module, state)
     if mismatch:
         raise CheckpointError(

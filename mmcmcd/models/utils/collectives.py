@@ -112,6 +112,23 @@ def all_reduce(tensor: Tensor, op: str) -> Tensor:
     return reduced
 
 
+def of_first_rank(tensor: Tensor) -> Tensor:
+    """Return the tensor of rank 0, such as numbers that it drew.
+
+    Args:
+        tensor (Tensor): Of the same shape everywhere; left as it is.
+
+    Returns:
+        Tensor: Equal in all processes, without gradient.
+    """
+    tensor = tensor.detach()
+    if world_size() == 1:
+        return tensor
+    received = tensor.clone(memory_format=torch.contiguous_format)
+    dist.broadcast(received)
+    return received
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, sizes):
