@@ -4,6 +4,7 @@ Each knows its ``locations``, so ``type='mmcmcd.X'`` in a config of any
 default scope is found without ``custom_imports``.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -17,6 +18,12 @@ DATASETS = Registry(
     parent=MMENGINE_DATASETS,
     scope='mmcmcd',
     locations=['mmcmcd.datasets'],
+)
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope='mmcmcd',
+    locations=['mmcmcd.datasets.samplers'],
 )
 TRANSFORMS = Registry(
     'transform',

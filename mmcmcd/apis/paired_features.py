@@ -20,6 +20,7 @@ from ..analysis import (
     save_retrieval_gallery,
     unique_files,
 )
+from ..datasets import PairedModalityDataset
 from ..errors import ConfigError
 from ..models.distillers import CrossModalDistiller
 from .browse import as_picture, trace_pipeline
@@ -56,6 +57,18 @@ class _PairCollector(BaseMetric):
         return {}
 
 
+def _require_pairs(dataset, name, split):
+    kind = DATASETS.get(dataset['type'])
+    if kind is not None and not issubclass(kind, PairedModalityDataset):
+        raise ConfigError(
+            f"config '{name}': {split}_dataloader has a {kind.__name__}, but "
+            'only pairs have two sides to compare. A config of joint training '
+            'validates on the target alone: give it the loader of pairs of '
+            'the config that it inherits, as in configs/cmcd/'
+            'depth_nyu_dense.py.'
+        )
+
+
 def build_distiller_runner(
     cfg, name, checkpoint, *, split='test', work_dir=None
 ):
@@ -73,10 +86,11 @@ def build_distiller_runner(
 
     Raises:
         CheckpointError: The checkpoint is missing or of another model.
-        ConfigError: The config is none of a distillation, or has no such
-            split.
+        ConfigError: The config is none of a distillation, has no such split,
+            or its split has no pairs.
     """
-    phase_dataset_cfgs(cfg, split)  # makes sure that there is one
+    for dataset in phase_dataset_cfgs(cfg, split):
+        _require_pairs(dataset, name, split)
     cfg.test_dataloader = cfg[f'{split}_dataloader']
     cfg.test_cfg = dict(type='TestLoop')
     cfg.test_evaluator = []

@@ -383,6 +383,7 @@ class PairedModalityDataset(BaseDataset):
             Any: What the pipeline returns.
 
         Raises:
+            ConfigError: The pipeline loads segmentation maps without any.
             UnreadableFileError: A file cannot be read, or a transform
                 rejected the pair.
         """
@@ -394,6 +395,15 @@ class PairedModalityDataset(BaseDataset):
             if repr(pair_id) in str(error):
                 raise
             raise UnreadableFileError(f'Pair {pair_id!r}: {error}') from error
+        except KeyError as error:
+            if error.args != ('seg_map_path',):
+                raise
+            raise ConfigError(
+                f'Pair {pair_id!r}: the pipeline loads a segmentation map '
+                '(LoadAnnotations), of which the data set has none. Set '
+                'seg_map=dict(folder=..., suffix=...), or leave the transform '
+                'out.'
+            ) from error
         if data is None:
             raise UnreadableFileError(
                 f"Pair '{pair_id}' was rejected: a transform of the "

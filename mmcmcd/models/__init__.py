@@ -5,6 +5,7 @@ from .distillers import (
     Center,
     CrossModalDistiller,
     FrozenTeacher,
+    JointDistiller,
     MultiModalDistiller,
 )
 from .losses import CMCDLoss, CMCLoss, CMDLoss, CRDLoss, FeatureL2Loss
@@ -24,6 +25,7 @@ __all__ = [
     'FeatureL2Loss',
     'FeatureQueue',
     'FrozenTeacher',
+    'JointDistiller',
     'MultiModalDistiller',
     'PairedDataPreprocessor',
     'TemporalConvNet',

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.distillers import Center, DenseComparison
+from mmcmcd.models.distillers.batch import valid_pixels
 from mmcmcd.models.distillers.dense_comparison import neighbours, resample
 from mmcmcd.models.utils import export_student
 from mmcmcd.registry import MODELS, TRANSFORMS
@@ -208,6 +209,40 @@ def test_center_keeps_scales():
     centred = Center(3)(rows)
     torch.testing.assert_close(centred.std(0), rows.std(0))
     assert centred.mean(0).abs().max() < 1e-5
+
+
+def test_an_overflow_does_not_stay_in_the_center():
+    center = Center(2, momentum=0.5)
+    center(torch.tensor([[1.0, torch.inf], [3.0, 4.0]]))
+    assert center.running_mean.tolist() == [1, 0]
+
+
+def test_samples_of_which_nothing_is_known_are_valid():
+    data = batch(num=2, size=(4, 4))
+    known, unknown = data['data_samples']
+    mask = torch.zeros(1, 4, 2, dtype=torch.bool)
+    known.set_field(PixelData(data=mask), 'target_valid')
+    # A side of another size knows, too.
+    corner = torch.ones(1, 2, 2, dtype=torch.bool)
+    corner[0, 1, 1] = False
+    unknown.set_field(PixelData(data=corner), 'source_valid')
+    inputs = dict(
+        target=torch.zeros(2, 1, 4, 4), source=torch.zeros(2, 3, 2, 2)
+    )
+    for samples in ([known, unknown], [unknown, known]):
+        valid = valid_pixels(samples, inputs)
+        first, second = (
+            valid[:, 0] if samples[0] is known else valid.flip(0)[:, 0]
+        )
+        assert not first.any()
+        assert second.sum() == 12 and not second[2:, 2:].any()
+    assert valid_pixels(samples, dict(other=inputs['target'])) is None
+
+
+def test_an_inherited_comparison_can_be_left_out(teacher_cfg):
+    cells = dict(loss=CMC, projector=conv())
+    model = distiller(teacher_cfg, dense=dict(cells=cells, inherited=None))
+    assert {*model.dense} == {'cells'}
 
 
 def test_terms_of_a_composite_are_logged_apart():
@@ -425,14 +460,15 @@ def test_vision_transformers_give_maps_of_their_tokens(tmp_path):
     model = distiller(
         cfg,
         student=swin,
-        losses=None,
+        student_projector=dict(
+            type='LinearNeck', in_channels=64, out_channels=16
+        ),
         dense=dict(cells=dict(cells, grid='teacher')),
     )
     model.loss(**data)['loss_cells'].backward()
     model = distiller(
         save_teacher(tmp_path, vit),
         student=swin,
-        losses=None,
         dense=dict(cells=dict(cells, grid='teacher')),
     )
     with pytest.raises(ConfigError, match="teacher.out_type='featmap'"):
@@ -478,7 +514,12 @@ def test_shared_geometry_holds_at_every_location(name):
             type='mmcmcd.CrossModalDistiller',
             teacher=dict(type='mmcmcd.CoordinateFeatures'),
             student=dict(type='mmcmcd.CoordinateFeatures'),
-            dense=dict(cells=dict(loss=loss, candidates='image')),
+            dense=dict(
+                cells=dict(
+                    loss=loss,
+                    candidates='batch' if 'L2' in name else 'image',
+                )
+            ),
             data_preprocessor=dict(
                 type='mmcmcd.PairedDataPreprocessor', source={}, target={}
             ),
@@ -567,6 +608,15 @@ def test_parts_that_nothing_uses_are_told(teacher_cfg):
         distiller(teacher_cfg, dense={'a.b': dict(loss=CMC)})
     with pytest.raises(ConfigError, match='Expected the arguments'):
         distiller(teacher_cfg, dense=dict(cells="{'loss': 1}"))
+    with pytest.raises(ConfigError, match='losses is empty'):
+        distiller(teacher_cfg, losses=None, dense=dict(inherited=None))
+    with pytest.raises(ConfigError, match='would not be trained'):
+        distiller(
+            teacher_cfg, losses=None, dense=dict(c=dict(loss=CMC, stage=0))
+        )
+    with pytest.raises(ConfigError, match='compares no location with others'):
+        l2 = dict(loss=dict(type='mmcmcd.FeatureL2Loss'), exclusion_radius=1)
+        distiller(teacher_cfg, dense=dict(c=l2))
     with pytest.raises(ConfigError, match='dense.cmc logs'):
         distiller(teacher_cfg, dense=dict(cmc=dict(loss=CMC))).loss(**batch())
 

@@ -18,21 +18,14 @@ def note_valid(results, valid):
     Args:
         results (dict): A side's; ``valid`` (bool, (H, W)) is set. Pixels that
             were noted as invalid before remain so.
-        valid (np.ndarray): Booleans (H, W).
-
-    Raises:
-        ConfigError: The image's size has changed since the last note.
+        valid (np.ndarray): Booleans (H, W). Left out where the image's size
+            has changed since the last note.
     """
     known = results.get('valid')
     if known is not None:
         if known.shape != valid.shape:
-            raise ConfigError(
-                f'The valid pixels of {results.get("img_path")} were noted '
-                f'at {known.shape[1]}x{known.shape[0]}, but the depth map is '
-                f'{valid.shape[1]}x{valid.shape[0]} now. After FillDepth, '
-                'change geometry by mmcmcd.SharedGeometry alone, which '
-                'moves them, too.'
-            )
+            # Nobody knows where they are now; PackPairedInputs refuses it.
+            return
         valid = valid & known
     results['valid'] = valid
 

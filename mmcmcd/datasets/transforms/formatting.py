@@ -41,8 +41,9 @@ def _pack_mask(valid, image, side):
         raise DatasetError(
             f'PackPairedInputs: the valid pixels of side {side!r} are '
             f'{valid.shape[1]}x{valid.shape[0]}, its image {width}x{height}. '
-            'Put transforms that move pixels before NormalizeDepth and the '
-            'other encodings of depth.'
+            'After FillDepth, change geometry by mmcmcd.SharedGeometry alone, '
+            'which moves them, too; after NormalizeDepth and the other '
+            'encodings of depth, not at all.'
         )
     return PixelData(data=torch.from_numpy(np.ascontiguousarray(valid))[None])
 

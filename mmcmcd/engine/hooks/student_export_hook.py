@@ -13,10 +13,11 @@ from ...registry import HOOKS
 class StudentExportHook(Hook):
     """Write the student alone when training ends.
 
-    ``student-<sha8>.pth`` has ``backbone.*`` keys for stock models, and the
-    text file ``last_student`` names it, as mmengine's ``last_checkpoint``
-    does.  It is the student of a checkpoint's ``state_dict``, hence with an
-    ``EMAHook`` the averaged one.  Training checkpoints get the student's
+    ``student-<sha8>.pth`` has ``backbone.*`` keys for stock models, or all
+    of its keys if it is a stock model itself, and the text file
+    ``last_student`` names it, as mmengine's ``last_checkpoint`` does.  It is
+    the student of a checkpoint's ``state_dict``, hence with an ``EMAHook``
+    the averaged one.  Training checkpoints get the student's
     config, preprocessing and normalisation into their ``meta``, so that a
     later export knows them.
 
@@ -97,7 +98,9 @@ def _plain(student, preprocessor, loader, side):
     """Plain containers: what torch.load(weights_only=True) accepts."""
     found = dict(
         student=student,
-        data_preprocessor=preprocessor.get(side),
+        # A whole model has its own.
+        data_preprocessor=preprocessor.get(side)
+        or (student or {}).get('data_preprocessor'),
         array_normalization=_array_normalization(loader, side),
     )
     return {

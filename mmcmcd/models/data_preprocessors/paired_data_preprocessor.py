@@ -1,4 +1,5 @@
 from mmengine.model import BaseDataPreprocessor
+from torch import nn
 
 from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import MODELS
@@ -13,7 +14,7 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
     Args:
         **sides (dict): For each side the config of a stock preprocessor of
             single images; its ``type`` defaults to
-            ``'mmpretrain.ClsDataPreprocessor'``.
+            ``'mmpretrain.ClsDataPreprocessor'``. Or a built one.
 
     Example:
         >>> preprocessor = dict(
@@ -33,8 +34,10 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
             )
         self.sides = tuple(sides)
         for side, cfg in sides.items():
-            cfg = {'type': 'mmpretrain.ClsDataPreprocessor', **cfg}
-            self.add_module(side, MODELS.build(cfg))
+            if not isinstance(cfg, nn.Module):
+                cfg = {'type': 'mmpretrain.ClsDataPreprocessor', **cfg}
+                cfg = MODELS.build(cfg)
+            self.add_module(side, cfg)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Move a batch to the device and normalise each side.
@@ -63,12 +66,13 @@ class PairedDataPreprocessor(BaseDataPreprocessor):
         for side in self.sides:
             self._check_layout(side, data['inputs'][side])
         inputs = {
-            side: getattr(self, side)(
-                dict(inputs=data['inputs'][side]), training
-            )['inputs']
+            side: self._prepare(side, data['inputs'][side], training)
             for side in self.sides
         }
         return dict(inputs=inputs, data_samples=samples)
+
+    def _prepare(self, side, inputs, training):
+        return getattr(self, side)(dict(inputs=inputs), training)['inputs']
 
     def _check_layout(self, side: str, inputs) -> None:
         """Refuse to normalise series and clips along a wrong axis."""

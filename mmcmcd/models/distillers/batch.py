@@ -66,24 +66,34 @@ def valid_pixels(
 
     Args:
         data_samples (list[DataSample], optional): B of them.
-        inputs (dict[str, Tensor]): By side (B, C, H, W), all of one size
-            where more than one knows.
+        inputs (dict[str, Tensor]): By side (B, C, H, W).
 
     Returns:
-        Tensor, optional: Booleans (B, 1, H, W); None if no side knows.
+        Tensor, optional: Booleans (B, 1, H, W) in the size of the first side
+        that knows; None if no side knows of any sample. A sample of which
+        nothing is known is valid.
     """
     valid = None
     for side, images in inputs.items():
         field = f'{side}_valid'
-        if not data_samples or field not in data_samples[0]:
+        if not any(field in sample for sample in data_samples or ()):
             continue
-        height, width = images.shape[2:]
-        masks = [sample.get(field).data for sample in data_samples]
         masks = torch.stack(
             [
-                F.pad(m, [0, width - m.shape[-1], 0, height - m.shape[-2]])
-                for m in masks
+                _padded_mask(sample.get(field), images)
+                for sample in data_samples
             ]
         )
+        if valid is not None and valid.shape != masks.shape:
+            masks = F.interpolate(masks.float(), valid.shape[2:]) > 0
         valid = masks if valid is None else valid & masks
     return valid
+
+
+def _padded_mask(mask, images):
+    """Booleans (1, H, W); all are valid where nothing is known."""
+    height, width = images.shape[2:]
+    if mask is None:
+        return images.new_ones(1, height, width, dtype=torch.bool)
+    missing = width - mask.data.shape[-1], height - mask.data.shape[-2]
+    return F.pad(mask.data, [0, missing[0], 0, missing[1]])

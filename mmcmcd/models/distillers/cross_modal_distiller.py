@@ -116,12 +116,13 @@ class CrossModalDistiller(BaseModel):
             else MODELS.build(student_projector)
         )
         self.dense = build_dense(dense)
-        if losses or not dense:
+        if losses or not self.dense:
             self.losses = build_losses(losses, 'losses')
         else:
             _check_dense_alone(
                 queue=queue, student_projector=student_projector
             )
+            self._check_last_stage()
             self.losses = nn.ModuleDict()
         self.queue = None if queue is None else MODELS.build(queue)
         if momentum_student is not None and queue is None:
@@ -139,6 +140,22 @@ class CrossModalDistiller(BaseModel):
             )
         )
         self.register_state_dict_post_hook(_note_space)
+
+    def _check_last_stage(self):
+        """Stop where nothing would train the end of the student."""
+        stages = getattr(self.student, 'out_indices', None)
+        if not isinstance(stages, (tuple, list)):
+            return
+        last = {-1, len(stages) - 1}
+        compared = [dense.stage for dense in self.dense.values()]
+        if last.isdisjoint(compared):
+            raise ConfigError(
+                f'model.dense compares stages {compared} of the student alone '
+                f'and there are no losses: what follows them, up to the last '
+                f'of out_indices={tuple(stages)}, would not be trained. '
+                'Compare the last stage (-1), too, add losses, or leave these '
+                'stages out of the student (num_stages, out_indices).'
+            )
 
     @property
     def places_student(self) -> bool:

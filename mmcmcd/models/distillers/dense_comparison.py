@@ -84,6 +84,7 @@ class DenseComparison(BaseModule):
         self.min_valid = min_valid
         self._check_numbers()
         self.loss = MODELS.build(loss)
+        self._check_candidates()
         self.projector = None if projector is None else MODELS.build(projector)
         self.source_norm = (
             None
@@ -125,6 +126,16 @@ class DenseComparison(BaseModule):
                 "out, or choose candidates='batch'."
             )
 
+    def _check_candidates(self):
+        kinds = ('compares_teachers', 'compares_students')
+        chosen = self.candidates != 'batch' or self.exclusion_radius
+        if chosen and not any(getattr(self.loss, k, True) for k in kinds):
+            raise ConfigError(
+                f'{self.where}: {type(self.loss).__name__} compares no '
+                'location with others, so that candidates and '
+                'exclusion_radius have no effect. Leave them out.'
+            )
+
     def forward(
         self,
         student: Tensor,
@@ -149,7 +160,8 @@ class DenseComparison(BaseModule):
 
         Raises:
             ConfigError: Grids differ and no rule is given, the projector
-                changes the grid, or no location is valid.
+                changes the grid, its rows are of another width than the
+                teacher's where they must not be, or no location is valid.
         """
         student, teacher, chosen = self._align(student, teacher, valid)
         if not chosen.any():
@@ -160,10 +172,9 @@ class DenseComparison(BaseModule):
                 'example by min_valid_fraction of LoadDepthFromFile, or '
                 f'lower {self.where}.min_valid.'
             )
-        value = self.loss(
-            *self._rows(student, teacher, chosen),
-            **self._left_out(chosen, group_ids),
-        )
+        rows = self._rows(student, teacher, chosen)
+        self._check_width(*rows)
+        value = self.loss(*rows, **self._left_out(chosen, group_ids))
         if not isinstance(value, dict):
             return {f'loss_{self.name}': value}
         # mmengine sums what contains 'loss': it must say so before as after.
@@ -228,6 +239,18 @@ class DenseComparison(BaseModule):
                 self.source_norm, teacher, self._norm_place
             )
         return student, teacher
+
+    def _check_width(self, student, teacher):
+        widths = student.shape[1], teacher.shape[1]
+        one_space = getattr(self.loss, 'shared_space', False)
+        if one_space and widths[0] != widths[1]:
+            raise ConfigError(
+                f'{self.where}: {type(self.loss).__name__} compares student '
+                f'with teacher directly, but their locations are {widths[0]} '
+                f'and {widths[1]} wide. Set {self.where}.projector='
+                "dict(type='Conv2d', in_channels=..., "
+                f'out_channels={widths[1]}, kernel_size=1).'
+            )
 
     def _to_one_grid(self, student, teacher):
         grids = dict(
@@ -309,7 +332,8 @@ def build_dense(dense: dict[str, dict] | None) -> ModuleDict:
 
     Args:
         dense (dict[str, dict], optional): Arguments of
-            :class:`DenseComparison`, by name.
+            :class:`DenseComparison`, by name; None for one that an inherited
+            config has.
 
     Raises:
         ConfigError: A name or an argument is none.
@@ -317,6 +341,8 @@ def build_dense(dense: dict[str, dict] | None) -> ModuleDict:
     # mmengine's ModuleDict, unlike torch's, initialises what it holds.
     modules = ModuleDict()
     for name, cfg in (dense or {}).items():
+        if cfg is None:  # how a config drops one that it inherits
+            continue
         if not str(name).isidentifier() or hasattr(modules, name):
             raise ConfigError(
                 f'model.dense: {name!r} cannot be a name here. Expected '

@@ -39,7 +39,9 @@ class Center(nn.Module):
         if not self.training:
             return rows - self.running_mean
         mean = rows.mean(dim=0)
-        self.running_mean.lerp_(mean.detach(), self.momentum)
+        # An overflow must not stay in the average for ever.
+        known = torch.where(mean.isfinite(), mean, self.running_mean)
+        self.running_mean.lerp_(known.detach(), self.momentum)
         return rows - mean
 
 

@@ -28,8 +28,10 @@ def export_student(source, out, meta=None, student=None):
 
     The keys are ``backbone.*``, so ``init_cfg=dict(type='Pretrained',
     checkpoint=..., prefix='backbone.')`` loads the file in mmpretrain and
-    mmseg.  As OpenMMLab's ``publish_model.py`` does, the first 8 digits of
-    the file's SHA-256 end its name.  The file appears at once or not at all.
+    mmseg.  A student that is a whole model, as of :class:`JointDistiller`,
+    keeps its keys, head and all.  As OpenMMLab's ``publish_model.py`` does,
+    the first 8 digits of the file's SHA-256 end its name.  The file appears
+    at once or not at all.
 
     Args:
         source (str | nn.Module): A checkpoint of a distillation run, or the
@@ -56,10 +58,11 @@ def export_student(source, out, meta=None, student=None):
         found = read_checkpoint(source, role='distillation').get('meta') or {}
     side = _choose_student(source, state, student)
     prefix = _STUDENT if side is None else f'{_STUDENTS}{side}.'
+    names = {k: k[len(prefix) :] for k in state if k.startswith(prefix)}
+    place = _place(names.values())
     weights = {
-        f'backbone.{key[len(prefix) :]}': value.detach().cpu().clone()
-        for key, value in state.items()
-        if key.startswith(prefix)
+        place + name: state[key].detach().cpu().clone()
+        for key, name in names.items()
     }
     found = {**found, **found.get('students', {}).get(side, {})}
     found = {key: found[key] for key in _META_KEYS if key in found}
@@ -87,6 +90,14 @@ def _choose_student(source, state, student):
         f'{name} holds the students {", ".join(sorted(sides))}, and {asked} '
         f'of them was named. Name one: --student {min(sides)}.'
     )
+
+
+def _place(names):
+    """What a backbone is called in a model; a whole model has that name."""
+    parts = {name.split('.')[0] for name in names}
+    # Some backbones have a part of that name, too, but no head.
+    is_model = 'backbone' in parts and parts & {'decode_head', 'head'}
+    return '' if is_model else 'backbone.'
 
 
 def _name(source):
