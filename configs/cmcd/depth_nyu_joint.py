@@ -12,8 +12,7 @@ model = dict(
         data_preprocessor=dict(
             type='SegDataPreProcessor', mean=[0.28], std=[0.15], pad_val=0,
             seg_pad_val=255, size=(240, 320)),
-        backbone=dict(
-            type='ResNet', depth=50, in_channels=1, norm_cfg=_norm),
+        backbone=dict(type='ResNet', depth=50, in_channels=1, norm_cfg=_norm),
         decode_head=dict(
             type='FCNHead', in_channels=[512, 1024, 2048], in_index=[1, 2, 3],
             input_transform='resize_concat', channels=512, num_convs=1,
@@ -54,8 +53,7 @@ val_dataloader = dict(
                  interpolation='nearest'),
             dict(type='mmseg.LoadAnnotations'),
             dict(type='mmcmcd.NormalizeDepth', mode='range', max_depth=10.),
-            dict(type='mmseg.PackSegInputs'),
-        ],
+            dict(type='mmseg.PackSegInputs')],
         test_mode=True))
 test_dataloader = val_dataloader
 val_evaluator = dict(
