@@ -144,7 +144,7 @@ CASES = {
         resnet(), 0, 64, swin(1), 0, 64, (64, 96), (64, 96), None, 6,
     ),
     'resnet-swin_third': (
-        resnet(out_indices=(2,)), 0, 32, swin(1, out_indices=(1, 2, 3)), 1, 32,
+        resnet(out_indices=(2,)), 0, 32, swin(1, out_indices=(1, 2)), 1, 32,
         (64, 96), (64, 96), None, 24,
     ),
     'swin-resnet': (

@@ -251,9 +251,8 @@ def dense(**kwargs):
     return DenseComparison('cells', loss, **kwargs)
 
 
-@pytest.mark.parametrize('candidates', ['batch', 'others'])
-def test_it_compares_locations(candidates):
-    compare = dense(candidates=candidates, locations_per_image=4)
+def test_it_compares_locations():
+    compare = dense(locations_per_image=4)
     student = torch.randn(3, DIM, 2, 3, requires_grad=True)
     (value,) = compare(
         student, torch.randn(3, DIM, 2, 3), torch.tensor([0, 0, 1])
@@ -264,12 +263,26 @@ def test_it_compares_locations(candidates):
 
 
 @pytest.mark.parametrize(
-    'options', [dict(candidates='image'), dict(exclusion_radius=1)]
+    'options',
+    [
+        dict(candidates='image'),
+        dict(candidates='others'),
+        dict(exclusion_radius=1),
+    ],
 )
 def test_choices_without_effect_are_refused(options):
-    maps = torch.randn(2, 3, DIM, 2, 3)
+    with pytest.raises(ConfigError, match='have no effect'):
+        dense(**options)
+
+
+@pytest.mark.parametrize(
+    'left_out',
+    [dict(within_blocks=True), dict(excluded=torch.tensor([[0, 1]]))],
+)
+def test_it_leaves_no_rows_out(left_out):
+    rows = torch.randn(2, 3, DIM)
     with pytest.raises(ConfigError, match='have no effect on it'):
-        dense(**options)(*maps, None)
+        dense().loss(*rows, **left_out)
 
 
 @pytest.mark.parametrize(
