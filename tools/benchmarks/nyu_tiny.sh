@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 SEEDS=${SEEDS:-0 1 2 3 4}
 WORK=${WORK:-work_dirs/nyu_tiny}
 PYTHON=${PYTHON:-python}
+SEGMENTOR=configs/downstream/depth_nyu_tiny_fcn_r18.py
 
 train() { # NAME CONFIG [KEY=VALUE ...]
     local name=$1 config=$2
@@ -44,8 +45,7 @@ for seed in $SEEDS; do
         param_scheduler.1.T_max=30 param_scheduler.1.end=35
 done
 # shellcheck disable=SC2086  # seeds are words
-"$PYTHON" tools/benchmarks/few_label_segmentation.py \
-    configs/downstream/depth_nyu_tiny_fcn_r18.py \
+"$PYTHON" tools/benchmarks/few_label_segmentation.py "$SEGMENTOR" \
     --students "cmc=$WORK/cmc-{seed}/student.pth" \
     "dense=$WORK/dense-{seed}/student.pth" --seeds $SEEDS \
     --label-lists few_50.txt few_100.txt --work-dir "$WORK/few_label"
