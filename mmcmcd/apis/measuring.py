@@ -6,7 +6,8 @@ import importlib.metadata
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from fractions import Fraction
@@ -95,21 +96,76 @@ def judged(ratio: float, limit: Fraction | float | None) -> str:
     return f'**{ratio:.3g} > {limit}**'
 
 
-def check_page(path: str | None) -> None:
-    """Complain of a page that could not be written.
+def check_args(args) -> None:
+    """Complain of values before anything is measured.
 
     Args:
-        path (str, optional): What --out was given.
+        args (Namespace): With ``repeats``, ``threads``, ``shrink`` and
+            ``out``, the page to write or None.
 
     Raises:
-        ConfigError: It is no FILE.md in an existing folder.
+        ConfigError: A number is not positive, or the page is no FILE.md in an
+            existing folder.
     """
+    for name in ('repeats', 'threads', 'shrink'):
+        if getattr(args, name) < 1:
+            raise ConfigError(
+                f'--{name} must be positive, got {getattr(args, name)}.'
+            )
+    path = args.out
     if path is None:
         return
     if Path(path).suffix != '.md' or not Path(path).parent.is_dir():
         raise ConfigError(
             f"--out '{path}': expected a file NAME.md in an existing folder."
         )
+
+
+def select_rows(everything: Sequence, only: str, shrink: int) -> list:
+    """Find the rows that --only names, in the sizes of --shrink.
+
+    Args:
+        everything (Sequence): All rows, each with a ``label`` and
+            ``shrunk(by)``.
+        only (str): Regular expression that is searched in the labels.
+        shrink (int): What sizes are divided by.
+
+    Raises:
+        ConfigError: ``only`` is no regular expression, or in no label.
+    """
+    try:
+        pattern = re.compile(only)
+    except re.error as error:
+        raise ConfigError(
+            f'--only {only!r} is no regular expression: {error}.'
+        ) from error
+    rows = [row for row in everything if pattern.search(row.label)]
+    if not rows:
+        labels = ''.join(f'\n  {row.label}' for row in everything)
+        raise ConfigError(f'--only {only!r} is in none of:{labels}')
+    return [row.shrunk(shrink) for row in rows] if shrink > 1 else rows
+
+
+def tables(kinds: dict, rows: Sequence, results: dict) -> str:
+    """Format rows as Markdown, a table for each kind.
+
+    Args:
+        kinds (dict[type, tuple]): Of every kind of row what formats it,
+            ``cells(row, results)``, and the heads of its columns.
+        rows (Sequence): What was measured.
+        results (dict): What came out.
+    """
+    parts = []
+    for kind, (cells, head) in kinds.items():
+        lines = [
+            f'| {" | ".join(cells(row, results))} |'
+            for row in rows
+            if isinstance(row, kind)
+        ]
+        if lines:
+            rule = '| ' + ' | '.join(['---'] * len(head.split(' | '))) + ' |'
+            parts.append('\n'.join([f'| {head} |', rule, *lines]))
+    return '\n\n'.join(parts)
 
 
 def machine_name() -> str:

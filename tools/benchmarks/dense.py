@@ -16,7 +16,6 @@ import copy
 import datetime
 import os
 import platform
-import re
 import shlex
 import statistics
 import sys
@@ -41,13 +40,15 @@ from torch import Tensor
 
 from mmcmcd.apis import run_tool
 from mmcmcd.apis.measuring import (
-    check_page,
+    check_args,
     in_new_process,
     judged,
     machine_name,
     peak_memory,
     require_peak_memory,
     reset_peak_memory,
+    select_rows,
+    tables,
 )
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.distillers import DenseComparison
@@ -437,21 +438,6 @@ TABLES = {
 }
 
 
-def tables(rows: list, results: dict) -> str:
-    """Format all rows as Markdown."""
-    parts = []
-    for kind, (cells, head) in TABLES.items():
-        lines = [
-            f'| {" | ".join(cells(row, results))} |'
-            for row in rows
-            if isinstance(row, kind)
-        ]
-        if lines:
-            rule = '| ' + ' | '.join(['---'] * len(head.split(' | '))) + ' |'
-            parts.append('\n'.join([f'| {head} |', rule, *lines]))
-    return '\n\n'.join(parts)
-
-
 PAGE = """# What a dense comparison costs
 
 ```bash
@@ -491,7 +477,7 @@ def write_page(path: Path, rows: list, results: dict, args, load: float):
     path.write_text(
         PAGE.format(
             command=shlex.join(['python', TOOL, *sys.argv[1:]]),
-            tables=tables(rows, results),
+            tables=tables(TABLES, rows, results),
             threads=args.threads,
             repeats=args.repeats,
             temperature=TEMPERATURE,
@@ -504,37 +490,15 @@ def write_page(path: Path, rows: list, results: dict, args, load: float):
     )
 
 
-def select_rows(args) -> list[Step | Locations]:
-    """Find the rows that --only names, in the sizes of --shrink."""
-    for name in ('repeats', 'threads', 'shrink'):
-        if getattr(args, name) < 1:
-            raise ConfigError(
-                f'--{name} must be positive, got {getattr(args, name)}.'
-            )
-    try:
-        pattern = re.compile(args.only)
-    except re.error as error:
-        raise ConfigError(
-            f'--only {args.only!r} is no regular expression: {error}.'
-        ) from error
-    rows = [row for row in all_rows() if pattern.search(row.label)]
-    if not rows:
-        labels = ''.join(f'\n  {row.label}' for row in all_rows())
-        raise ConfigError(f'--only {args.only!r} is in none of:{labels}')
-    return (
-        [row.shrunk(args.shrink) for row in rows] if args.shrink > 1 else rows
-    )
-
-
 def main():
     """Measure, print and write."""
     args = parse_args()
-    rows = select_rows(args)
-    check_page(args.out)
+    check_args(args)
+    rows = select_rows(all_rows(), args.only, args.shrink)
     require_peak_memory()
     load = os.getloadavg()[0]
     results = measure(rows, args)
-    print(tables(rows, results))
+    print(tables(TABLES, rows, results))
     if args.out:
         write_page(Path(args.out), rows, results, args, load)
 

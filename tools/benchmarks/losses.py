@@ -19,7 +19,6 @@ import importlib.util
 import math
 import os
 import platform
-import re
 import shlex
 import sys
 import time
@@ -35,7 +34,7 @@ from torch import Tensor
 
 from mmcmcd.apis import run_tool
 from mmcmcd.apis.measuring import (
-    check_page,
+    check_args,
     in_new_process,
     judged,
     machine_name,
@@ -43,6 +42,8 @@ from mmcmcd.apis.measuring import (
     peak_memory,
     require_peak_memory,
     reset_peak_memory,
+    select_rows,
+    tables,
 )
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.losses import (
@@ -930,21 +931,6 @@ TABLES = {
 }
 
 
-def tables(rows: list, results: dict) -> str:
-    """Format all rows as Markdown."""
-    parts = []
-    for kind, (cells, head) in TABLES.items():
-        lines = [
-            f'| {" | ".join(cells(row, results))} |'
-            for row in rows
-            if isinstance(row, kind)
-        ]
-        if lines:
-            rule = '| ' + ' | '.join(['---'] * len(head.split(' | '))) + ' |'
-            parts.append('\n'.join([f'| {head} |', rule, *lines]))
-    return '\n\n'.join(parts)
-
-
 def write_plot(path: Path, rows: list, results: dict) -> bool:
     """Plot memory and time over B; return whether there was anything."""
     from matplotlib.figure import Figure
@@ -1052,7 +1038,7 @@ def write_page(path: Path, rows: list, results: dict, args, load: float):
     path.write_text(
         PAGE.format(
             command=shlex.join(['python', TOOL, *sys.argv[1:]]),
-            tables=tables(rows, results),
+            tables=tables(TABLES, rows, results),
             plot=f'![memory and time]({image.name})\n\n' if plotted else '',
             summary=summary(rows, results),
             threads=args.threads,
@@ -1071,45 +1057,16 @@ def write_page(path: Path, rows: list, results: dict, args, load: float):
     )
 
 
-def select_rows(args) -> list:
-    """Find the rows that --only names, in the sizes of --shrink."""
-    try:
-        pattern = re.compile(args.only)
-    except re.error as error:
-        raise ConfigError(
-            f'--only {args.only!r} is no regular expression: {error}.'
-        ) from error
-    everything = cpu_cases() + gpu_cases() + growths() + [DistillationStep()]
-    rows = [
-        row.shrunk(args.shrink) if args.shrink > 1 else row
-        for row in everything
-        if pattern.search(row.label)
-    ]
-    if not rows:
-        labels = ''.join(f'\n  {row.label}' for row in everything)
-        raise ConfigError(f'--only {args.only!r} is in none of:{labels}')
-    return rows
-
-
-def check_args(args) -> None:
-    """Complain of values before anything is measured."""
-    for name in ('repeats', 'threads', 'shrink'):
-        if getattr(args, name) < 1:
-            raise ConfigError(
-                f'--{name} must be positive, got {getattr(args, name)}.'
-            )
-    check_page(args.out)
-
-
 def main():
     """Measure, compare, print and write."""
     args = parse_args()
     check_args(args)
-    rows = select_rows(args)
+    everything = cpu_cases() + gpu_cases() + growths() + [DistillationStep()]
+    rows = select_rows(everything, args.only, args.shrink)
     require_peak_memory()
     load = os.getloadavg()[0]
     results = carry_out(plan(rows, args))
-    print(tables(rows, results))
+    print(tables(TABLES, rows, results))
     print(f'\n{summary(rows, results)}')
     if args.out:
         write_page(Path(args.out), rows, results, args, load)
