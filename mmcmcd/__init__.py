@@ -8,5 +8,6 @@ compat.hush_missing_ops()
 compat.repair_torchvision()
 compat.register_config_packages()
 compat.keep_default_scope()
+compat.read_checkpoints_as_data()
 
 __all__ = ['__version__']

@@ -116,6 +116,20 @@ def keep_default_scope():
     Config._dict_to_config_dict = staticmethod(convert_without_our_scope)
 
 
+def read_checkpoints_as_data():
+    """Let no checkpoint run code when mmengine reads it.
+
+    mmengine executes the pickles that ``weights_only`` refuses, or all of
+    them, and configs that are stored in a checkpoint.  Whatever goes through
+    its ``CheckpointLoader`` is read by :func:`mmcmcd.checkpoints.read_file`
+    instead.  Can go when mmengine has no such fallback and parses stored
+    configs as data.
+    """
+    from .checkpoints import register_schemes
+
+    register_schemes()
+
+
 def prepare_cpu_distributed(cfg):
     """Make ``launcher='pytorch'`` work on a machine without CUDA.
 

@@ -5,7 +5,7 @@ import os
 
 from mmengine.config import DictAction
 
-from mmcmcd.apis import run_tool, train_from_config
+from mmcmcd.apis import add_trust_flag, run_tool, train_from_config
 
 
 def parse_args():
@@ -62,6 +62,7 @@ def parse_args():
         help='job launcher',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_trust_flag(parser)
     return parser.parse_args()
 
 

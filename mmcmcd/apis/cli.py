@@ -1,10 +1,12 @@
 """What every tool shares: reading the configuration, ending cleanly."""
 
+import argparse
 import atexit
 import os
 import re
 import sys
 
+from ..checkpoints import TRUSTED_VARIABLE, trust
 from ..errors import ConfigError, DatasetError, UserError
 
 EXIT_USER_ERROR = 2
@@ -43,6 +45,11 @@ def run_tool(main):
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         _leave(EXIT_INTERRUPTED)
+    except SystemExit as error:
+        # The code of a training that was stopped.
+        if not isinstance(error.code, int):
+            raise
+        _leave(error.code)
     _leave(status)
 
 
@@ -67,6 +74,30 @@ def user_message(error):
     while _REGISTRY_WRAP.match(text):
         text = _REGISTRY_WRAP.sub('', text, count=1)
     return text
+
+
+def add_trust_flag(parser):
+    """Give a tool that reads checkpoints the flag ``--trust-checkpoint``.
+
+    A file that is named so may run code when it is read, in this process and
+    those that it starts; see :func:`mmcmcd.checkpoints.read_file`.
+
+    Args:
+        parser (ArgumentParser): Of the tool; changed in place.
+    """
+    parser.add_argument(
+        '--trust-checkpoint',
+        action=_Trust,
+        dest=argparse.SUPPRESS,
+        metavar='FILE',
+        help='file or URL of a checkpoint that may run code when it is read; '
+        f'can be repeated, and adds to the variable {TRUSTED_VARIABLE}',
+    )
+
+
+class _Trust(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        trust(values)
 
 
 def load_config(path):

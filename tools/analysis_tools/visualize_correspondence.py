@@ -9,7 +9,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmcmcd.apis import run_tool
+from mmcmcd.apis import add_trust_flag, run_tool
 from mmcmcd.apis.correspondence import visualize_correspondence
 
 
@@ -56,6 +56,7 @@ def parse_args():
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
         'without white space',
     )
+    add_trust_flag(parser)
     args = parser.parse_args()
     if len(args.points) == 1 and isinstance(args.points[0], int):
         (args.points,) = args.points

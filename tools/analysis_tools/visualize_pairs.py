@@ -9,7 +9,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmcmcd.apis import run_tool
+from mmcmcd.apis import add_trust_flag, run_tool
 from mmcmcd.apis.paired_features import DIRECTIONS, visualize_pairs
 
 
@@ -67,6 +67,7 @@ def parse_args():
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
         'without white space',
     )
+    add_trust_flag(parser)
     return parser.parse_args()
 
 

@@ -12,6 +12,7 @@ from mmengine.config import DictAction
 from mmcmcd.apis import (
     Draw,
     FewLabelStudy,
+    add_trust_flag,
     few_label_table,
     load_config,
     parse_students,
@@ -45,6 +46,7 @@ def parse_args():
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', required=True)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_trust_flag(parser)
     return parser.parse_args()
 
 

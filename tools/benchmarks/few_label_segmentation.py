@@ -12,6 +12,7 @@ from mmengine.config import DictAction
 from mmcmcd.apis import (
     Draw,
     FewLabelStudy,
+    add_trust_flag,
     draw_predictions,
     few_label_table,
     label_list,
@@ -43,6 +44,7 @@ def parse_args():
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', required=True)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_trust_flag(parser)
     return parser.parse_args()
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmcmcd.apis import export_student, run_tool
+from mmcmcd.apis import add_trust_flag, export_student, run_tool
 
 
 def parse_args():
@@ -18,6 +18,7 @@ def parse_args():
     parser.add_argument(
         '--student', help='which one of several students, by its side'
     )
+    add_trust_flag(parser)
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ from .stem import input_channels_differ
 HEAD_PREFIXES = ('fc.', 'head.', 'classifier.')
 # What took the place of hidden patches in pre-training: mmpretrain's files of
 # DINOv2 have it, its backbone has not, and no feature depends on it.
-_MASK_TOKEN = 'mask_token'
+_MASK_TOKEN = 'mask_token'  # noqa: S105 (no password)
 _NAMES_SHOWN = 3
 
 _TEACHER_SOURCES = (
@@ -257,7 +257,7 @@ def read_state_dict(
 
 
 def read_checkpoint(checkpoint, role='pretrained'):
-    """Read a checkpoint through mmengine's loader, on CPU.
+    """Read a checkpoint through mmengine's loader, as data, on CPU.
 
     Args:
         checkpoint (str): See :func:`load_backbone_strict`.
@@ -267,7 +267,8 @@ def read_checkpoint(checkpoint, role='pretrained'):
         dict: The content of the file.
 
     Raises:
-        CheckpointError: The file is missing or unreadable, or is no dict.
+        CheckpointError: The file is missing or unreadable, would run code
+            when it is read, or is no dict.
     """
     if not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint):
         raise CheckpointError(
@@ -283,12 +284,13 @@ def read_checkpoint(checkpoint, role='pretrained'):
             f"{role} checkpoint '{checkpoint}' does not exist. "
             f'{_sources(role)}'.rstrip()
         ) from error
-    except Exception as error:  # a broken file can raise about anything
+    except CheckpointError:  # the file is there, and the reason is said
+        raise
+    except Exception as error:  # a broken connection, a store, a scheme
         raise CheckpointError(
             f"{role} checkpoint '{checkpoint}' cannot be read "
             f'({type(error).__name__}: {_one_line(error)}). If it is a URL, '
-            'download it by hand and give the path; if it is a file, it is '
-            'truncated or not written by torch.save.'
+            'download it by hand and give the path.'
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(

@@ -10,7 +10,7 @@ import os
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
-from mmcmcd.apis import run_tool
+from mmcmcd.apis import add_trust_flag, run_tool
 from mmcmcd.apis.knn import knn_from_config
 
 
@@ -58,6 +58,7 @@ def parse_args():
         help='job launcher',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_trust_flag(parser)
     return parser.parse_args()
 
 
