@@ -18,7 +18,15 @@ class DatasetError(UserError, ValueError):
     """A data set is missing, empty, incomplete or inconsistent."""
 
 
-class UnreadableFileError(DatasetError):
+class BrokenPairError(DatasetError):
+    """One pair is of no use: its files do not fit together, or are broken.
+
+    A data set of pairs with ``on_unreadable='skip'`` leaves the pair out; any
+    other error stops it.
+    """
+
+
+class UnreadableFileError(BrokenPairError):
     """One file could not be read, or is not what was promised."""
 
 
@@ -32,3 +40,7 @@ class PairConfigError(ConfigError, DatasetError):
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint is missing, partial, or made for another network."""
+
+
+class NonFiniteLossError(UserError, ArithmeticError):
+    """A loss or gradient is NaN or infinite; the weights did not get it."""

@@ -120,7 +120,7 @@ randomness = dict(seed=0)
 class TinyRun:
     """A folder with data, a random teacher and a config to train from."""
 
-    def __init__(self, root):
+    def __init__(self, root, num_pairs=8):
         import torch
         from mmpretrain.models import ResNet
 
@@ -136,7 +136,7 @@ class TinyRun:
         rng = np.random.default_rng(0)
         for folder in ('rgb', 'depth', 'label'):
             (root / 'data' / folder).mkdir(parents=True)
-        for i in range(8):
+        for i in range(num_pairs):
             rgb = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             depth = rng.integers(500, 9000, (32, 32), dtype=np.uint16)
             label = rng.integers(0, 3, (32, 32), dtype=np.uint8)

@@ -7,9 +7,15 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
+    checkpoint=dict(
+        type='mmcmcd.AtomicCheckpointHook', interval=10, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'))
-custom_hooks = [dict(type='mmcmcd.VerifyPretrainedHook')]
+custom_hooks = [
+    dict(type='mmcmcd.ExactResumeHook'),
+    dict(type='mmcmcd.NonFiniteGuardHook'),
+    dict(type='mmcmcd.StopOnSignalHook'),
+    dict(type='mmcmcd.VerifyPretrainedHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False,

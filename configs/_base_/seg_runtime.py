@@ -7,11 +7,16 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=2000,
+        type='mmcmcd.AtomicCheckpointHook', by_epoch=False, interval=2000,
         max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
-custom_hooks = [dict(type='mmcmcd.VerifyPretrainedHook')]
+custom_hooks = [
+    dict(type='mmcmcd.ExactResumeHook'),
+    dict(type='mmcmcd.NonFiniteGuardHook'),
+    dict(type='mmcmcd.StopOnSignalHook'),
+    dict(type='mmcmcd.VerifyPretrainedHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=True,

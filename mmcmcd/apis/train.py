@@ -17,6 +17,7 @@ from ..registry import DATASETS
 from .cli import load_config
 from .collate import NamedCollate
 from .dataset_configs import phase_dataset_cfgs
+from .safeguards import add_safeguards, find_checkpoint
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -199,9 +200,12 @@ def prepare_train_config(
         _use_amp(cfg.optim_wrapper)
     if resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
-        if cfg.load_from:
-            require_checkpoint(cfg.load_from)
+        found = resume
+        if resume == 'auto':
+            found = find_checkpoint(cfg.work_dir)
+        cfg.load_from = found
+        if found:
+            require_checkpoint(found)
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ConfigError(
@@ -212,6 +216,7 @@ def prepare_train_config(
         cfg.auto_scale_lr.enable = True
     for field in DATALOADERS:
         set_dataloader_defaults(cfg, field, pin_memory, persistent_workers)
+    add_safeguards(cfg)
     return cfg
 
 

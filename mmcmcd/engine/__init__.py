@@ -1,21 +1,33 @@
 from .hooks import (
+    AtomicCheckpointHook,
+    ExactResumeHook,
     KNNHook,
+    NonFiniteGuardHook,
     ProgressHook,
     SkippedPairsHook,
+    StopOnSignalHook,
     StudentExportHook,
     SyncStatisticsHook,
     TeacherFrozenHook,
+    TrainingStopped,
     VerifyPretrainedHook,
 )
+from .loops import ResumableEpochLoop
 from .optim_wrappers import CPUAmpOptimWrapper
 
 __all__ = [
+    'AtomicCheckpointHook',
     'CPUAmpOptimWrapper',
+    'ExactResumeHook',
     'KNNHook',
+    'NonFiniteGuardHook',
     'ProgressHook',
+    'ResumableEpochLoop',
     'SkippedPairsHook',
+    'StopOnSignalHook',
     'StudentExportHook',
     'SyncStatisticsHook',
     'TeacherFrozenHook',
+    'TrainingStopped',
     'VerifyPretrainedHook',
 ]

@@ -5,6 +5,7 @@ from mmcv.transforms import BaseTransform
 
 from mmcmcd.apis import load_config, run_tool, user_message
 from mmcmcd.datasets.transforms import SharedGeometry
+from mmcmcd.engine import TrainingStopped
 from mmcmcd.errors import (
     CheckpointError,
     ConfigError,
@@ -58,6 +59,13 @@ def test_program_errors_keep_their_traceback():
 
 def test_interrupt(capsys):
     assert run(raiser(KeyboardInterrupt()), capsys) == (130, 'interrupted\n')
+
+
+def test_stopped_training(capsys):
+    """What was saved is in the log."""
+    stop = TrainingStopped(15, 'Saved iter_3.pth.')
+    assert str(stop) == 'Saved iter_3.pth.'
+    assert run(raiser(stop), capsys) == (143, '')
 
 
 def test_registry_wrapping_is_stripped(capsys):

@@ -18,6 +18,7 @@ from mmengine.registry import (
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.structures import DataSample
 
+from mmcmcd.apis.safeguards import add_safeguards
 from mmcmcd.engine import KNNHook
 from mmcmcd.errors import UnreadableFileError
 from mmcmcd.models.utils import state_hash
@@ -67,6 +68,15 @@ def _members(dataset):
     if 'dataset' in dataset:
         return _members(dataset.dataset)
     return [dataset]
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_stock_scripts_run_with_the_safeguards_too(path):
+    """What our own script would add is there already."""
+    cfg = Config.fromfile(path)
+    before = cfg.to_dict()
+    add_safeguards(cfg)
+    assert cfg.to_dict() == before
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)

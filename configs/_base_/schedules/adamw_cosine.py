@@ -11,6 +11,7 @@ param_scheduler = [
         type='CosineAnnealingLR', T_max=190, begin=10, end=200,
         by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
+train_cfg = dict(
+    type='mmcmcd.ResumableEpochLoop', max_epochs=200, val_interval=10)
 # For --auto-scale-lr: the batch that the learning rate was set for.
 auto_scale_lr = dict(base_batch_size=128)

@@ -122,6 +122,13 @@ class FeatureQueue(nn.Module):
             *(gather_rows(rows, sizes)[-self.size :] for rows in batch)
         )
 
+    def forget_last(self) -> None:
+        """Drop the batch of the last :meth:`enqueue`, as if it never came.
+
+        Until the next :meth:`view`, ``state_dict()`` or :meth:`enqueue`.
+        """
+        self._waiting = None
+
     @torch.no_grad()
     def _write(self):
         if self._waiting is None:
