@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that share the tests; each takes about 1.5 GB.
+JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
 
@@ -11,6 +13,7 @@ help:
 	@echo 'make demo     install, then show the method on embedded data'
 	@echo 'make test     install, then lint and run the tests'
 	@echo 'make install  make $(VENV) with the pinned packages'
+	@echo 'JOBS=2        processes for the tests'
 	@echo 'PYTHON=...    another interpreter (3.10 or newer)'
 
 $(INSTALLED): setup.py requirements.txt $(wildcard requirements/*.txt)
@@ -34,7 +37,7 @@ lint: install
 # Spinning threads of parallel processes cost more than they bring.
 test: export OMP_NUM_THREADS ?= 1
 test: install lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info mmcmcd/.mim
