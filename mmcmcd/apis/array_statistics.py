@@ -16,8 +16,8 @@ from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
+from ..atomic_files import write_text
 from ..datasets.archives import split_archive_path
-from ..datasets.atomic_files import write_text
 from ..datasets.progress import progress_bar
 from ..datasets.transforms import NormalizeArray, OnSide, SelectSide
 from ..errors import ConfigError, DatasetError, UnreadableFileError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmcmcd.datasets.atomic_files import write_text
+from mmcmcd.atomic_files import write_text
 from mmcmcd.models.utils import file_sha256
 from mmcmcd.version import __version__
 

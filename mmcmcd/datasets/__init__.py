@@ -2,8 +2,9 @@ import importlib.util
 
 from .digits_av import DigitsAV
 from .esc50 import ESC50
+from .file_index import require_data_root
 from .nyu import NYURGBDPairs
-from .paired_dataset import PairedModalityDataset, require_data_root
+from .paired_dataset import PairedModalityDataset
 from .sketchy import SketchyImages, SketchyPairs
 from .tuberlin import TUBerlin
 from .utd_mhad import UTDMHAD

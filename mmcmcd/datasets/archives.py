@@ -4,19 +4,35 @@ A ``.npz``, ``.h5`` or ``.hdf5`` file in a path stands for a folder whose files
 are its arrays; an HDF5 group is a sub-folder. Archives must be local files.
 """
 
+import math
 import os
 import os.path as osp
 import zipfile
 from collections import OrderedDict
 
-import numpy as np
-
 from mmcmcd.errors import ConfigError, UnreadableFileError
+
+from .hdf5_links import find_outside_storage, get_inside
+from .npy_files import decode_npy
 
 _HDF5 = ('.h5', '.hdf5')
 _SUFFIXES = ('.npz', *_HDF5)
 _MOST_OPEN = 8  # archives; each holds a file descriptor and its table
 _MOST_KEPT = 64 * 2**20  # bytes; a smaller archive stays unpacked in memory
+# An array of more bytes must not shrink to less than one in so many; zeros
+# shrink to one in 1000.
+_MOST_UNPACKED = 512 * 2**20
+_MOST_PACKED = 200
+# What zipfile and h5py raise on damaged files.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    SystemError,  # what h5py makes of links that are no UTF-8
+    zipfile.BadZipFile,
+    zipfile.zlib.error,
+)
 
 
 def split_archive_path(path):
@@ -93,14 +109,11 @@ def read_array(archive, name=''):
         )
     try:
         return opened.read(name)
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        zipfile.BadZipFile,
-        zipfile.zlib.error,
-    ) as error:
+    except MemoryError:
+        raise UnreadableFileError(
+            f'Cannot read {archive}/{name}: it does not fit into memory.'
+        ) from None
+    except (*_DAMAGE, KeyError) as error:
         raise UnreadableFileError(
             f'Cannot read {archive}/{name}: damaged, or not a plain numeric '
             f'array ({error}).'
@@ -109,28 +122,39 @@ def read_array(archive, name=''):
 
 class _Npz:
     def __init__(self, path):
-        # Pickled objects would run code of whoever made the file.
-        self._file = np.load(path, allow_pickle=False)
-        if not isinstance(self._file, np.lib.npyio.NpzFile):
+        if not zipfile.is_zipfile(path):
             raise ValueError('it is no zip archive')
-        self._names = frozenset(self._file.files)
-        size = sum(member.file_size for member in self._file.zip.infolist())
+        self._zip = zipfile.ZipFile(path)
+        self._members = {
+            member.filename.removesuffix('.npy'): member
+            for member in self._zip.infolist()
+        }
+        self._size = os.path.getsize(path)
+        size = sum(member.file_size for member in self._members.values())
         self._kept = {} if size <= _MOST_KEPT else None
 
     def names(self):
-        return self._names
+        return self._members.keys()
 
     def read(self, name):
         if self._kept is None:
-            return self._file[name]
+            return self._read(name)
         if name not in self._kept:
-            array = self._file[name]
+            array = self._read(name)
             array.flags.writeable = False  # others will get it, too
             self._kept[name] = array
         return self._kept[name]
 
+    def _read(self, name):
+        member = self._members[name]
+        # The directory of the archive may lie about what is packed.
+        packed = min(member.compress_size, self._size)
+        _refuse_bomb(member.file_size, packed)
+        # It unpacks no more than the directory says.
+        return decode_npy(self._zip.read(member), name)
+
     def close(self):
-        self._file.close()
+        self._zip.close()
 
 
 class _Hdf5:
@@ -146,23 +170,42 @@ class _Hdf5:
         self._file = h5py.File(path, 'r')
         # Unlike visititems it knows soft links, and all names of an array.
         self._file.visititems_links(lambda name, _: names.append(name))
-        self._names = frozenset(
-            name
-            for name in names
-            if isinstance(self._file.get(name), h5py.Dataset)
-        )
+        self._names = frozenset(filter(self._is_array, names))
+
+    def _is_array(self, name):
+        try:
+            return hasattr(get_inside(self._file, name), 'shape')
+        except (*_DAMAGE, KeyError):
+            return True  # whoever reads it will hear that it is damaged
 
     def names(self):
         return self._names
 
     def read(self, name):
-        array = self._file[name][()]
-        if not hasattr(array, 'ndim'):  # bytes, or h5py.Empty
+        dataset = get_inside(self._file, name)
+        outside = find_outside_storage(dataset)
+        if outside:
+            raise ValueError(
+                f'its values are in {outside[:3]}, and other files than the '
+                'archive itself are not read'
+            )
+        if dataset.shape is None or dataset.dtype.hasobject:
             raise ValueError('a text or nothing')
-        return array
+        promised = math.prod(dataset.shape) * dataset.dtype.itemsize
+        _refuse_bomb(promised, dataset.id.get_storage_size())
+        return dataset[()]
 
     def close(self):
         self._file.close()
+
+
+def _refuse_bomb(size, packed):
+    """Refuse an array of which nearly nothing is there."""
+    if size > _MOST_UNPACKED and size > _MOST_PACKED * packed:
+        raise ValueError(
+            f'{size} bytes are promised, of which {packed} are there: no '
+            'array packs so well'
+        )
 
 
 class _OpenArchives:
@@ -204,7 +247,7 @@ def _open(path):
     kind = _Hdf5 if path.lower().endswith(_HDF5) else _Npz
     try:
         return kind(path)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         # ConfigError is a ValueError, too.
         if isinstance(error, ConfigError):
             raise

@@ -70,6 +70,34 @@ def resolve_classes(found, wanted, where, origin="metainfo['classes']"):
     return tuple(wanted)
 
 
+def resolve_label(pair, classes):
+    """Make the label of a pair an integer.
+
+    Args:
+        pair (dict): Its ``label``, if any, is replaced.
+        classes (Sequence[str]): Names that labels may have; may be empty.
+
+    Returns:
+        str | None: The kind of fault, if any.
+    """
+    label = pair.get('label')
+    if label is None:
+        return None
+    if label in classes:
+        label = classes.index(label)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    try:
+        if isinstance(label, (bool, float)):
+            raise TypeError
+        pair['label'] = int(label)
+    except (TypeError, ValueError):
+        return "label is no integer and not among metainfo['classes']"
+    if not 0 <= pair['label'] < (len(classes) or 2**63):
+        return 'label out of range'
+    return None
+
+
 def draw_per_class(items, number, seed, classes, groups=None):
     """Draw the same number of images of every class.
 

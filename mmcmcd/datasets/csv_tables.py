@@ -5,7 +5,7 @@ import io
 
 from mmcmcd.errors import DatasetError
 
-from .pair_scan import read_list, rows_from_csv
+from .pair_lists import read_list, rows_from_csv
 
 
 def read_csv_table(path, columns, backend_args=None, howto='', repair=None):

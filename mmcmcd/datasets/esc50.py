@@ -7,8 +7,8 @@ from mmcmcd.registry import DATASETS
 
 from .class_labels import draw_per_class, resolve_classes, shorten
 from .csv_tables import read_csv_table
-from .pair_scan import FileIndex
-from .paired_dataset import require_data_root
+from .file_index import FileIndex, require_data_root
+from .file_specs import lies_inside
 
 ESC50_HOWTO = (
     'Get the archive of "ESC: Dataset for Environmental Sound '
@@ -43,9 +43,10 @@ class ESC50(BaseDataset):
 
     Raises:
         ConfigError: Folds are unknown, or the draw makes no sense.
-        DatasetError: The table or a sound is missing, the table is broken,
-            its classes are not those of ``metainfo``, or a class has fewer
-            than ``labels_per_class`` sounds.
+        DatasetError: The table or a sound is missing, the table is broken or
+            leads out of the data root, its classes are not those of
+            ``metainfo``, or a class has fewer than ``labels_per_class``
+            sounds.
     """
 
     METAINFO = dict(dataset_type='esc50')
@@ -107,6 +108,7 @@ class ESC50(BaseDataset):
             for row in rows
             if row['fold'] in self.folds
         ]
+        self._refuse_outside(rows)
         self._refuse_missing(items)
         return draw_per_class(items, self.labels_per_class, self.draw, classes)
 
@@ -124,6 +126,16 @@ class ESC50(BaseDataset):
         return resolve_classes(
             names, names if wanted is None else wanted, self.ann_file
         )
+
+    def _refuse_outside(self, rows):
+        homes = [self.data_root, self.img_prefix]
+        for line, row in enumerate(rows, 2):
+            if not lies_inside(row['filename'], self.img_prefix, homes):
+                raise DatasetError(
+                    f"'{self.ann_file}', line {line}: filename "
+                    f'{row["filename"]!a} leads out of the data root '
+                    f"'{self.data_root}'. Restore the official table."
+                )
 
     def _refuse_missing(self, items):
         index = FileIndex()

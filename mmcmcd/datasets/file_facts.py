@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from mmcmcd.errors import ConfigError
+from mmcmcd.errors import ConfigError, UnreadableFileError
 
 from .archives import read_array, split_archive_path
-from .transforms.audio import SILENT_RANGE
-from .transforms.loading import decode_npy, read_bytes
+from .npy_files import decode_npy
+from .transforms.audio_loading import SILENT_RANGE
+from .transforms.loading import read_bytes
 from .transforms.sketch import is_inverted
+from .transforms.sound_files import open_sound, read_samples
 
 _STORED_AS = {
     '1': '1-bit',
@@ -149,16 +151,10 @@ def _array_facts(item, path, kind='array', stored=None):
 def _audio_facts(item, path):
     """Facts of the whole file, of which the loader took a segment."""
     try:
-        import soundfile
-    except ImportError:
-        raise ConfigError(
-            "Reading audio needs soundfile. Run: pip install 'mmcmcd[audio]'"
-        ) from None
-    try:
-        with soundfile.SoundFile(io.BytesIO(read_bytes(path))) as file:
+        with open_sound(path) as file:
             rate, stored = file.samplerate, f'{file.format} {file.subtype}'
-            samples = file.read(dtype='float32', always_2d=True).T
-    except soundfile.LibsndfileError:
+            samples = read_samples(file, path)
+    except UnreadableFileError:
         # Another loader than LoadAudio: what it gave has to do.
         rate, stored = item.get('rate'), stored_as(path)
         samples = item['img'].numpy()

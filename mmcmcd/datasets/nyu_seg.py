@@ -6,6 +6,8 @@ from mmseg.datasets import BaseSegDataset
 from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import DATASETS
 
+from .file_index import FileIndex, require_data_root
+from .file_specs import lies_inside
 from .nyu import NYU_HOWTO
 from .nyu_meta import (
     IGNORE_INDEX,
@@ -14,8 +16,7 @@ from .nyu_meta import (
     NYU40_CLASSES,
     NYU40_PALETTE,
 )
-from .pair_scan import FileIndex, describe_missing_list
-from .paired_dataset import require_data_root
+from .pair_lists import describe_missing_list
 
 _META = {
     40: dict(classes=NYU40_CLASSES, palette=NYU40_PALETTE),
@@ -45,7 +46,7 @@ class NYUDepthSegDataset(BaseSegDataset):
     Raises:
         ConfigError: ``num_classes`` or ``classes`` are unknown.
         DatasetError: The data root, the list, depth or label maps are
-            missing.
+            missing, or the list leads out of the data root.
     """
 
     METAINFO = dict(dataset_type='nyu_depth_v2')
@@ -126,6 +127,15 @@ class NYUDepthSegDataset(BaseSegDataset):
             ('seg_map_path', 'label maps'),
         ):
             paths = [item[key] for item in items if key in item]
+            homes = [self.data_root or '', self.data_prefix.get(key) or '']
+            outside = [p for p in paths if not lies_inside(p, '', homes)]
+            if outside:
+                raise DatasetError(
+                    f"{type(self).__name__}: '{self.ann_file}' leads out of "
+                    f"the data root '{self.data_root}' {len(outside)} times: "
+                    f'{", ".join(map(ascii, outside[:5]))}. Write ids of '
+                    'frames below the folders of data_prefix.'
+                )
             missing = [p for p in paths if not index.exists(p)]
             if missing:
                 names = ', '.join(osp.basename(p) for p in missing[:5])

@@ -7,15 +7,15 @@ import sys
 from collections import Counter
 
 import numpy as np
-from mmengine import fileio
 from mmengine.registry import DATASETS
 from mmengine.utils import track_parallel_progress, track_progress
 from PIL import Image
 
-from mmcmcd.errors import ConfigError
+from mmcmcd.errors import ConfigError, UnreadableFileError
 
 from .audit_report import IGNORE_INDEX, AuditReport, summarise
 from .file_facts import file_facts
+from .label_maps import read_label_map
 from .pair_scan import list_faults
 from .paired_dataset import PairedModalityDataset
 from .progress import ThrottledStream
@@ -207,15 +207,10 @@ class _PairCheck:
 
     def _check_labels(self, pair, sizes, result):
         try:
-            content = io.BytesIO(fileio.get(pair['seg_map']))
-            seg_map = np.asarray(Image.open(content))
-        except (OSError, SyntaxError, ValueError) as error:
-            result['unreadable'].append(
-                (
-                    'unreadable seg_map file',
-                    f'{pair["pair_id"]}: {pair["seg_map"]}: {error}',
-                )
-            )
+            seg_map = read_label_map(pair['seg_map'])
+        except UnreadableFileError as error:
+            entry = 'unreadable seg_map file', f'{pair["pair_id"]}: {error}'
+            result['unreadable'].append(entry)
             return
         if seg_map.ndim != 2:
             result['faults'].append(

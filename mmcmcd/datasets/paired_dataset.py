@@ -3,28 +3,33 @@ import logging
 import os.path as osp
 import re
 
-import torch
-from mmengine import fileio
+from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.logging import print_log
 
-from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
+from mmcmcd.errors import (
+    BrokenPairError,
+    ConfigError,
+    DatasetError,
+    UnreadableFileError,
+)
 from mmcmcd.registry import DATASETS
 
 from .archives import split_archive_path
-from .pair_scan import FileIndex, FileSpec, find_pairs, list_faults, read_rows
-
-_RESERVED = (
-    'pair_id',
-    'group_id',
-    'group_index',
-    'sample_idx',
-    'sides',
-    'label',
-    'gt_label',
-    'seg_map',
-    'seg_map_path',
+from .class_labels import resolve_label
+from .file_index import FileIndex, require_data_root
+from .file_specs import (
+    OUTSIDE,
+    check_sides,
+    choose_sides,
+    make_file_spec,
+    tell_files_apart,
 )
+from .label_maps import check_label_map
+from .pair_lists import read_rows
+from .pair_scan import find_pairs, list_faults
+from .shared_flags import SharedFlags
+from .transforms.random_state import rng_state, set_rng_state
 
 
 @DATASETS.register_module()
@@ -79,11 +84,17 @@ class PairedModalityDataset(BaseDataset):
             If not, they are left out and a warning says how many. Defaults
             to True.
         on_unreadable (str): What to do when a file turns out to be
-            unreadable: ``'error'``, or ``'skip'``: use the next readable
-            pair instead, at most ``max_skip_fraction`` times. A skipped
-            pair is not tried again. Defaults to 'error'.
+            unreadable, or the files of a pair to differ in size:
+            ``'error'``, or ``'skip'``: use the next good pair instead, at
+            most ``max_skip_fraction`` times. A skipped pair is not tried
+            again, and costs no random numbers. Defaults to 'error'.
         max_skip_fraction (float): Largest part of the set that may be
             skipped. Defaults to 0.05.
+        allow_outside_root (bool): Whether a list may name files outside of
+            ``data_root`` and of the ``folder`` of their side (by absolute
+            paths, '..' or URIs). If not, such a list is refused, strict or
+            not: it would choose which files of the machine are read.
+            Defaults to False.
         backend_args (dict, optional): Of the file backend that lists the
             folders. Defaults to None.
         metainfo, filter_cfg, indices, serialize_data, pipeline, test_mode,
@@ -91,8 +102,10 @@ class PairedModalityDataset(BaseDataset):
 
     Raises:
         ConfigError: Arguments are unknown or contradict each other.
-        DatasetError: The set is missing, empty or (when strict) faulty.
-        UnreadableFileError: On access to an item whose file is unreadable.
+        DatasetError: The set is missing, empty or (when strict) faulty, or
+            its list leads out of the data root.
+        BrokenPairError: On access to an item whose files are unreadable or
+            do not fit together.
     """
 
     SIDES = dict(
@@ -114,6 +127,7 @@ class PairedModalityDataset(BaseDataset):
         strict=True,
         on_unreadable='error',
         max_skip_fraction=0.05,
+        allow_outside_root=False,
         backend_args=None,
         metainfo=None,
         filter_cfg=None,
@@ -133,18 +147,20 @@ class PairedModalityDataset(BaseDataset):
                 f'max_skip_fraction={max_skip_fraction} must lie between 0 '
                 'and 1.'
             )
-        sides = _choose_sides(self.SIDES, sides)
-        _check_sides(sides, self.MIN_SIDES)
+        sides = choose_sides(self.SIDES, sides)
+        check_sides(sides, self.MIN_SIDES)
         self.side_specs = {
-            name: _file_spec(name, data_root, spec)
+            name: make_file_spec(name, data_root, spec, allow_outside_root)
             for name, spec in sides.items()
         }
         self.seg_map_spec = (
             None
             if seg_map is None
-            else _file_spec('seg_map', data_root, seg_map)
+            else make_file_spec(
+                'seg_map', data_root, seg_map, allow_outside_root
+            )
         )
-        _tell_files_apart(self._all_specs())
+        tell_files_apart(self._all_specs())
         if not ann_file and not all(
             spec.suffixes for spec in self.side_specs.values()
         ):
@@ -201,7 +217,7 @@ class PairedModalityDataset(BaseDataset):
         classes = list(self._metainfo.get('classes') or ())
         good = []
         for pair in pairs:
-            fault = _resolve_label(pair, classes)
+            fault = resolve_label(pair, classes)
             if fault:
                 faults.setdefault(fault, {})[pair['pair_id']] = ''
             else:
@@ -245,6 +261,8 @@ class PairedModalityDataset(BaseDataset):
             DatasetError: See the class.
         """
         pairs, faults = self.scan()
+        if OUTSIDE in faults:
+            raise DatasetError(self._describe_outside(faults[OUTSIDE]))
         if faults:
             message = self._describe(faults, len(pairs))
             if self.strict:
@@ -280,7 +298,9 @@ class PairedModalityDataset(BaseDataset):
 
     def _group_index(self, group_id):
         # A hash, not a count: concatenated sets must not share numbers.
-        text = f'{self.data_root}\0{group_id}'.encode()
+        text = f'{self.data_root}\0{group_id}'
+        # File names may hold what no text does.
+        text = text.encode('utf-8', 'backslashreplace')
         digest = hashlib.blake2b(text, digest_size=8).digest()
         return int.from_bytes(digest, 'big') >> 1  # fits a signed int64
 
@@ -349,22 +369,33 @@ class PairedModalityDataset(BaseDataset):
             f'{num_good} complete pairs. {lines}.{self._expected()}'
         )
 
+    def _describe_outside(self, found):
+        where = self.ann_file or self.data_root or '.'
+        return (
+            f"{type(self).__name__} in '{where}': {len(found)} entries lead "
+            f"out of the data root '{self.data_root or '.'}': "
+            f'{"; ".join(list_faults(found)[:5])}'
+            f'{"; ..." if len(found) > 5 else ""}. Write paths below the '
+            'root or the folder of the side; or, if you trust the list with '
+            'any file of this machine, set allow_outside_root=True.'
+        )
+
     def full_init(self):
         """Load the list, and open the books on skipped pairs."""
         if self._fully_initialized:
             return
         super().full_init()
-        self._skipped = _SharedFlags(len(self))
+        self._skipped = SharedFlags(len(self))
 
     def get_subset_(self, indices):
         """See :meth:`mmengine.dataset.BaseDataset.get_subset_`."""
         super().get_subset_(indices)
-        self._skipped = _SharedFlags(len(self))
+        self._skipped = SharedFlags(len(self))
 
     def get_subset(self, indices):
         """See :meth:`mmengine.dataset.BaseDataset.get_subset`."""
         subset = super().get_subset(indices)
-        subset._skipped = _SharedFlags(len(subset))
+        subset._skipped = SharedFlags(len(subset))
         return subset
 
     @property
@@ -386,15 +417,17 @@ class PairedModalityDataset(BaseDataset):
             ConfigError: The pipeline loads segmentation maps without any.
             UnreadableFileError: A file cannot be read, or a transform
                 rejected the pair.
+            BrokenPairError: The files do not fit together.
         """
         info = self.get_data_info(idx)
         pair_id = info['pair_id']
         try:
+            self._check_label_map(info)
             data = self.pipeline(info)
-        except UnreadableFileError as error:
+        except BrokenPairError as error:
             if repr(pair_id) in str(error):
                 raise
-            raise UnreadableFileError(f'Pair {pair_id!r}: {error}') from error
+            raise type(error)(f'Pair {pair_id!r}: {error}') from error
         except KeyError as error:
             if error.args != ('seg_map_path',):
                 raise
@@ -411,21 +444,32 @@ class PairedModalityDataset(BaseDataset):
             )
         return data
 
+    def _check_label_map(self, info):
+        """Look at it before a stock loader does."""
+        if 'seg_map_path' not in info:
+            return
+        for transform in self.pipeline.transforms:
+            if isinstance(transform, LoadAnnotations):
+                check_label_map(info['seg_map_path'], transform.backend_args)
+
     @force_full_init
     def __getitem__(self, idx):
-        """Return the pair, or under ``'skip'`` the next readable one."""
+        """Return the pair, or under ``'skip'`` the next good one."""
         if not -len(self) <= idx < len(self):
             raise IndexError(f'{idx} is out of range ({len(self)} pairs).')
         if self.on_unreadable == 'error':
             return self.prepare_data(idx)
+        # What comes out must not depend on who met a broken pair first.
+        state = rng_state()
         for step in range(len(self)):
             current = (idx + step) % len(self)
             if self._skipped.get(current):
                 continue
             try:
                 return self.prepare_data(current)
-            except UnreadableFileError as error:
+            except BrokenPairError as error:
                 self._skip(current, error)
+                set_rng_state(state)
         raise DatasetError(f'{type(self).__name__}: no pair is readable.')
 
     def _skip(self, idx, error):
@@ -448,113 +492,3 @@ class PairedModalityDataset(BaseDataset):
                 f'last reason: {error} Run tools/misc/audit_pairs.py and '
                 'mend the files.'
             ) from error
-
-
-class _SharedFlags:
-    """One flag per item, in memory that loader workers share.
-
-    Setting a flag twice counts once, so no lock is needed.
-    """
-
-    def __init__(self, length):
-        self._flags = torch.zeros(length, dtype=torch.uint8).share_memory_()
-
-    def __deepcopy__(self, memo):
-        # A deep copy of a shared tensor would not be shared.
-        other = _SharedFlags(len(self._flags))
-        other._flags.copy_(self._flags)
-        return other
-
-    def get(self, idx):
-        return bool(self._flags[idx])
-
-    def set(self, idx):
-        self._flags[idx] = 1
-
-    def count(self):
-        return int(self._flags.sum())
-
-    def first(self, number):
-        return self._flags.nonzero().flatten()[:number].tolist()
-
-
-def require_data_root(data_root, owner, howto, backend_args=None):
-    """Stop with one helpful message when the data are not there.
-
-    Args:
-        data_root (str): The folder; '' is the current one.
-        owner (str): Name of the data set class.
-        howto (str): How to get the data.
-        backend_args (dict, optional): Of the file backend.
-
-    Raises:
-        DatasetError: There is no such folder.
-    """
-    if data_root and not fileio.isdir(data_root, backend_args=backend_args):
-        place = data_root if '://' in data_root else osp.abspath(data_root)
-        raise DatasetError(
-            f"{owner}: the data root '{data_root}' does not exist (looked "
-            f"for '{place}'). {howto}"
-        )
-
-
-def _resolve_label(pair, classes):
-    """Make the label an integer; return the kind of fault, if any."""
-    label = pair.get('label')
-    if label is None:
-        return None
-    if label in classes:
-        label = classes.index(label)
-    try:
-        pair['label'] = int(label)
-    except (TypeError, ValueError):
-        return "label is no integer and not among metainfo['classes']"
-    if pair['label'] < 0 or (classes and pair['label'] >= len(classes)):
-        return 'label out of range'
-    return None
-
-
-def _choose_sides(known, sides):
-    """The specs of all sides, given as such or by name."""
-    if sides is None or isinstance(sides, dict):
-        return dict(known if sides is None else sides)
-    unknown = [name for name in sides if name not in known]
-    if unknown:
-        raise ConfigError(
-            f'`sides` names {unknown}; expected some of {list(known)}, or a '
-            'dict with the folder and suffix of every side.'
-        )
-    return {name: known[name] for name in sides}
-
-
-def _check_sides(sides, least):
-    if len(sides) < least:
-        raise ConfigError(
-            f'`sides` names {list(sides)}; expected {least} or more, e.g. '
-            "dict(source=dict(folder='rgb', suffix='.jpg'), "
-            "target=dict(folder='depth', suffix='.png'))."
-        )
-    taken = [name for name in sides if name in _RESERVED]
-    if taken:
-        raise ConfigError(
-            f'{taken} cannot be names of sides, the items use them for '
-            'something else.'
-        )
-
-
-def _tell_files_apart(specs):
-    """Keep the suffix in the ids where all sides are the same files."""
-    places = {(spec.folder, spec.suffixes) for spec in specs}
-    for spec in specs:
-        same = len(specs) > len(places) == 1
-        spec.whole_names = same and bool(spec.suffixes)
-
-
-def _file_spec(name, data_root, spec):
-    unknown = set(spec) - {'folder', 'suffix'}
-    if unknown:
-        raise ConfigError(
-            f"'{name}' has the unknown keys {sorted(unknown)}; expected "
-            'folder and suffix.'
-        )
-    return FileSpec(name, data_root or '', **spec)

@@ -119,6 +119,8 @@ class SketchyImages(BaseDataset):
             'data/sketchy/'.
         ann_file (str): The table, see :class:`SketchyPairs`. Defaults to
             'pairs.csv'.
+        allow_outside_root (bool): See :class:`PairedModalityDataset`.
+            Defaults to False.
         **kwargs: See :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
@@ -138,6 +140,7 @@ class SketchyImages(BaseDataset):
         draw=0,
         data_root='data/sketchy/',
         ann_file='pairs.csv',
+        allow_outside_root=False,
         **kwargs,
     ):
         if side not in SketchyPairs.SIDES:
@@ -150,6 +153,7 @@ class SketchyImages(BaseDataset):
         self.labels_per_class = labels_per_class
         self.draw = draw
         self.table = ann_file
+        self.allow_outside_root = allow_outside_root
         super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
 
     def load_data_list(self):
@@ -169,6 +173,7 @@ class SketchyImages(BaseDataset):
             metainfo=None
             if self.CLASSES is None
             else {'classes': self.CLASSES},
+            allow_outside_root=self.allow_outside_root,
             lazy_init=True,
         )
         items = {}

@@ -7,8 +7,7 @@ from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import DATASETS
 
 from .class_labels import draw_per_class, resolve_classes, shorten
-from .pair_scan import FileIndex
-from .paired_dataset import require_data_root
+from .file_index import FileIndex, require_data_root
 
 TUBERLIN_HOWTO = (
     'Get sketches_png.zip (250 classes of 80 sketches) from the page of "How '

@@ -13,7 +13,7 @@ from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.registry import DATASETS
 
 from .class_labels import draw_per_class, resolve_classes, shorten
-from .pair_scan import read_list, rows_from_csv
+from .pair_lists import read_list, rows_from_csv
 from .paired_dataset import PairedModalityDataset
 
 VGGSOUND_HOWTO = (

@@ -1,6 +1,9 @@
+import io
 import os
+import struct
 import sys
 import time
+import zipfile
 
 import h5py
 import numpy as np
@@ -13,7 +16,7 @@ from mmcmcd.datasets.archives import (
     read_array,
     split_archive_path,
 )
-from mmcmcd.datasets.pair_scan import FileIndex
+from mmcmcd.datasets.file_index import FileIndex
 from mmcmcd.datasets.transforms import LoadArray
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
@@ -363,7 +366,7 @@ def test_names_of_an_archive_are_listed_once(root, monkeypatch):
         asked.append(archive)
         return list_arrays(archive)
 
-    monkeypatch.setattr('mmcmcd.datasets.pair_scan.list_arrays', count)
+    monkeypatch.setattr('mmcmcd.datasets.file_index.list_arrays', count)
     index = FileIndex()
     archive = str(root / 'radar.h5')
     for name in ('range/k1', 'range/k2', 'other', 'range/K9'):
@@ -395,3 +398,159 @@ def test_a_bad_array_drops_the_whole_pair(root, fault):
     )
     assert [item['pair_id'] for item in dataset] == ['k1', 'k3', 'k3']
     assert dataset.num_skipped == 1
+
+
+# -------------------------------------------------- archives not to trust
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file beside the archive's folder, which nobody asked for."""
+    folder = tmp_path / 'secret'
+    folder.mkdir()
+    with h5py.File(folder / 'secret.h5', 'w') as file:
+        file['k'] = np.arange(3.0)
+        file['group/k'] = np.arange(3.0)
+    (folder / 'raw.bin').write_bytes(np.arange(3.0).tobytes())
+    return folder
+
+
+def test_hdf5_links_that_lead_out_are_not_followed(tmp_path, secret):
+    path = tmp_path / 'a.h5'
+    write_h5(path, ['k1'])
+    other = str(secret / 'secret.h5')
+    with h5py.File(path, 'a') as file:
+        file['out'] = h5py.ExternalLink(other, '/k')
+        file['outer'] = h5py.ExternalLink(other, '/group')
+        file['range/soft'] = h5py.SoftLink('/outer/k')
+        file['round'] = h5py.SoftLink('/round')
+        file['near'] = h5py.SoftLink('range/k1')
+    assert list_arrays(str(path)) == ['near', 'other', 'range/k1']
+    np.testing.assert_array_equal(read_array(str(path), 'near'), value('k1'))
+    for name in ('out', 'outer/k', 'range/soft', 'round'):
+        with pytest.raises(UnreadableFileError, match='no array'):
+            read_array(str(path), name)
+    # The other file is never opened, so it need not be there either.
+    assert not any('secret' in p for p in open_files())
+
+
+def open_files():
+    folder = '/proc/self/fd'
+    links = (os.path.join(folder, name) for name in os.listdir(folder))
+    return [os.readlink(link) for link in links if os.path.lexists(link)]
+
+
+def test_hdf5_values_that_are_elsewhere_are_refused(tmp_path, secret):
+    path = tmp_path / 'a.h5'
+    layout = h5py.VirtualLayout((3,), 'f8')
+    layout[:] = h5py.VirtualSource(str(secret / 'secret.h5'), 'k', (3,))
+    with h5py.File(path, 'w', libver='latest') as file:
+        file.create_dataset(
+            'raw', (3,), 'f8', external=[(str(secret / 'raw.bin'), 0, 24)]
+        )
+        file.create_virtual_dataset('virtual', layout)
+        file['own'] = np.arange(3.0)
+        within = h5py.VirtualLayout((3,), 'f8')
+        within[:] = h5py.VirtualSource('.', 'own', (3,))
+        file.create_virtual_dataset('within', within)
+        # They would be read, as h5py shows:
+        assert file['raw'][2] == file['virtual'][2] == 2
+    for name, place in (('raw', 'raw.bin'), ('virtual', 'secret.h5')):
+        with pytest.raises(UnreadableFileError, match=f'{place}.*not read'):
+            read_array(str(path), name)
+    assert read_array(str(path), 'within')[2] == 2
+
+
+def test_hdf5_that_promises_too_much(tmp_path):
+    path = tmp_path / 'a.h5'
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('huge', (10**6, 10**6), 'f8', chunks=(10, 10))
+        file.create_dataset('large', (10**4, 10), 'f8', chunks=(10, 10))
+    assert path.stat().st_size < 10**5
+    with pytest.raises(UnreadableFileError, match='8000000000000 bytes'):
+        read_array(str(path), 'huge')
+    # Zeros that were not written are no fault.
+    assert read_array(str(path), 'large').shape == (10**4, 10)
+
+
+def npy_header(shape):
+    file = io.BytesIO()
+    header = dict(descr='<f8', fortran_order=False, shape=shape)
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+def test_npz_that_promises_too_much(tmp_path, monkeypatch):
+    path = tmp_path / 'a.npz'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        file.writestr('claim.npy', npy_header((10**6, 10**6)) + bytes(8))
+        file.writestr('bomb.npy', npy_header((2**20,)) + bytes(2**23))
+        file.writestr('good.npy', npy_header((2,)) + bytes(16))
+        file.writestr('text', b'no array')
+    assert path.stat().st_size < 10**5
+    with pytest.raises(UnreadableFileError, match='claims'):
+        read_array(str(path), 'claim')
+    with pytest.raises(UnreadableFileError, match='text'):
+        read_array(str(path), 'text')
+    assert read_array(str(path), 'good').shape == (2,)
+    assert read_array(str(path), 'bomb').shape == (2**20,)
+    monkeypatch.setattr(archives, '_MOST_UNPACKED', 2**22)
+    monkeypatch.setattr(archives, '_MOST_KEPT', 0)
+    monkeypatch.setattr(archives, '_opened', archives._OpenArchives(1))
+    unpacked = []
+    monkeypatch.setattr(
+        zipfile.ZipFile, 'read', lambda *_: unpacked.append(1) or b''
+    )
+    with pytest.raises(UnreadableFileError, match='no array packs so well'):
+        read_array(str(path), 'bomb')
+    assert not unpacked
+
+
+def test_npz_whose_directory_lies(tmp_path):
+    """It says that a member is packed badly, but the file is short."""
+    path = tmp_path / 'a.npz'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        file.writestr('a.npy', npy_header((2,)) + bytes(16))
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b'PK\x01\x02')
+    struct.pack_into('<II', content, entry + 20, 2**32 - 2, 2**32 - 2)
+    path.write_bytes(bytes(content))
+    with pytest.raises(UnreadableFileError, match='no array packs so well'):
+        read_array(str(path), 'a')
+
+
+def test_memory_that_is_not_there(root, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(archives, 'decode_npy', fail)
+    with pytest.raises(UnreadableFileError, match='fit into memory'):
+        read_array(str(root / 'skeleton.npz'), 'k2')
+
+
+def test_a_damaged_array_is_named_and_the_others_are_read(tmp_path):
+    path = tmp_path / 'a.h5'
+    with h5py.File(path, 'w') as file:
+        file['bad'] = np.arange(12.0).reshape(2, 6)
+        file['good'] = np.arange(3.0)
+        file['type'] = np.dtype('f8')  # no array
+    content = bytearray(path.read_bytes())
+    sizes = struct.pack('<QQ', 2, 6)
+    place = content.index(sizes)
+    content[place : place + 8] = b'\xff' * 8
+    path.write_bytes(bytes(content))
+    assert list_arrays(str(path)) == ['bad', 'good']
+    np.testing.assert_array_equal(read_array(str(path), 'good'), np.arange(3))
+    with pytest.raises(UnreadableFileError, match='a.h5/bad: damaged'):
+        read_array(str(path), 'bad')
+
+
+def test_hdf5_link_that_is_no_text(tmp_path):
+    path = tmp_path / 'a.h5'
+    with h5py.File(path, 'w') as file:
+        file['good'] = np.arange(3.0)
+        file['alias'] = h5py.SoftLink('/good')
+    content = path.read_bytes().replace(b'alias', b'\xffl\xffas')
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r'Cannot open .*a\.h5'):
+        list_arrays(str(path))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mmcmcd.datasets import nyu_meta
-from mmcmcd.datasets.atomic_files import write_bytes
 from mmcmcd.datasets.converters import convert_nyu_depth_v2
 from mmcmcd.datasets.converters.nyu_layout import (
     is_complete,
@@ -259,15 +258,32 @@ def test_millimetres_round_and_clip():
     assert to_millimetres(metres).tolist() == [0, 0, 1, 1234, 1235, 65535, 0]
 
 
-def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / 'x.png'
-    write_bytes(path, b'old')
+def test_a_file_that_cannot_be_read_is_not_complete(tmp_path):
+    (tmp_path / 'x.png').write_bytes(b'old')
+    assert not is_complete(tmp_path / 'x.png')
+    assert not is_complete(tmp_path / 'none.png')
 
-    def full_disk(self, content):
-        raise OSError('No space left on device')
 
-    monkeypatch.setattr(Path, 'write_bytes', full_disk)
-    with pytest.raises(OSError, match='No space'):
-        write_bytes(path, b'new content')
-    assert path.read_bytes() == b'old'
-    assert not is_complete(path) and not is_complete(tmp_path / 'none.png')
+@pytest.mark.parametrize('name', ['images', 'depths', 'scenes'])
+@pytest.mark.parametrize('how', ['link', 'storage'])
+def test_values_of_other_files_are_not_read(mat, tmp_path, name, how):
+    path, other = mat[0], tmp_path / 'other.h5'
+    with h5py.File(path, 'a') as file, h5py.File(other, 'w') as elsewhere:
+        file.copy(name, elsewhere)
+        shape, dtype = file[name].shape, file[name].dtype
+        del file[name]
+        if how == 'link':
+            file[name] = h5py.ExternalLink(str(other), f'/{name}')
+        else:
+            size = dtype.itemsize * int(np.prod(shape))
+            (tmp_path / 'raw').write_bytes(bytes(size))
+            file.create_dataset(
+                name, shape, dtype, external=[(str(tmp_path / 'raw'), 0, size)]
+            )
+    if name == 'scenes':  # optional
+        convert_nyu_depth_v2(path, tmp_path / 'out', **LAYOUT)
+        assert not list((tmp_path / 'out/splits').glob('pairs_*'))
+        return
+    words = 'no array' if how == 'link' else 'not read'
+    with pytest.raises(DatasetError, match=f'{name}.*{words}|{words}.*{name}'):
+        convert_nyu_depth_v2(path, tmp_path / 'out', **LAYOUT)

@@ -2,16 +2,19 @@ import json
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.models import ResNet, ResNetV1c
 from torch import nn
 
+from mmcmcd.datasets.seeded import SeededDataset
 from mmcmcd.engine import (
     SkippedPairsHook,
     StudentExportHook,
@@ -19,10 +22,11 @@ from mmcmcd.engine import (
     TeacherFrozenHook,
     VerifyPretrainedHook,
 )
-from mmcmcd.errors import CheckpointError, ConfigError
+from mmcmcd.errors import CheckpointError, ConfigError, DatasetError
 from mmcmcd.models.memory import FeatureQueue
 from mmcmcd.models.utils import adapt_input_channels, file_sha256, state_hash
 
+PIXEL = cv2.imencode('.png', np.zeros((2, 2), np.uint8))[1].tobytes()
 SMALL = dict(stem_channels=8, base_channels=8)
 THREE_STAGES = dict(
     num_stages=3,
@@ -284,6 +288,123 @@ def test_skipped_pairs_are_counted_through_wrappers():
     assert len(lines) == 2
     assert lines[0].startswith('3 unreadable pairs were skipped in epoch 1, 3')
     assert lines[1].startswith('4 unreadable pairs were skipped in epoch 3, 7')
+
+
+def test_skipped_pairs_count_once_behind_wrappers():
+    pairs = SimpleNamespace(num_skipped=3)
+    other = SimpleNamespace(num_skipped=2)
+    joined = SimpleNamespace(datasets=[pairs, other])
+    runner = SimpleNamespace(
+        # It passes on the attributes of what it wraps.
+        train_dataloader=SimpleNamespace(dataset=SeededDataset(joined)),
+        logger=MagicMock(),
+        epoch=0,
+    )
+    hook = SkippedPairsHook()
+    hook.after_train_epoch(runner)
+    runner.train_dataloader.dataset = SeededDataset(pairs)
+    hook.after_train(runner)
+    lines = [call.args[0] for call in runner.logger.warning.call_args_list]
+    assert lines[0].startswith('5 unreadable pairs were skipped in epoch 1')
+    assert lines[1].startswith('Training is over without 3 unreadable pairs')
+
+
+def test_skipped_pairs_are_in_the_log_now_and_then():
+    pairs = SimpleNamespace(num_skipped=0)
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=pairs),
+        message_hub=MagicMock(),
+        logger=MagicMock(),
+    )
+    hook = SkippedPairsHook(interval=3)
+    for runner.iter in range(9):
+        pairs.num_skipped = max(runner.iter - 3, 0)
+        hook.after_train_iter(runner, runner.iter)
+    # In iterations 6 and 9; not in iteration 3, before any was skipped.
+    calls = runner.message_hub.update_scalar.call_args_list
+    assert [call.args for call in calls] == [
+        ('train/skipped_pairs', 2),
+        ('train/skipped_pairs', 5),
+    ]
+    pairs.num_skipped = 0
+    hook.after_train(runner)
+    assert not runner.logger.warning.called
+    for interval in (0, -1, 2.5, None):
+        with pytest.raises(ConfigError, match='interval'):
+            SkippedPairsHook(interval)
+
+
+class Loss(BaseModel):
+    """A model that only trains, on pairs as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def train_step(self, data, optim_wrapper):
+        loss = self.weight.square().sum()
+        optim_wrapper.update_params(loss)
+        return dict(loss=loss.detach())
+
+    def forward(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('max_skip_fraction', [0.5, 0.1])
+def test_skipped_pairs_through_the_runner(
+    tmp_path, workers, max_skip_fraction
+):
+    for side in ('rgb', 'depth'):
+        (tmp_path / side).mkdir()
+        for i in range(8):
+            (tmp_path / f'{side}/{i}.png').write_bytes(PIXEL)
+    for i in (1, 6):
+        (tmp_path / f'depth/{i}.png').write_bytes(PIXEL[:-9])
+    load = dict(
+        type='mmcmcd.OnSide',
+        sides=('source', 'target'),
+        transforms=[dict(type='mmcmcd.LoadImageStrict')],
+    )
+    runner = Runner(
+        Loss(),
+        work_dir=str(tmp_path / 'work'),
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=workers,
+            collate_fn=list,
+            dataset=dict(
+                type='mmcmcd.PairedModalityDataset',
+                data_root=str(tmp_path),
+                sides=dict(
+                    source=dict(folder='rgb', suffix='.png'),
+                    target=dict(folder='depth', suffix='.png'),
+                ),
+                pipeline=[load],
+                on_unreadable='skip',
+                max_skip_fraction=max_skip_fraction,
+            ),
+            sampler=dict(type='InfiniteSampler', shuffle=False),
+        ),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=8),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=4), checkpoint=None
+        ),
+        log_processor=dict(by_epoch=False),
+        custom_hooks=[dict(type='mmcmcd.SkippedPairsHook', interval=2)],
+        experiment_name=f'skip{workers}{max_skip_fraction}',
+        default_scope='mmpretrain',
+    )
+    if max_skip_fraction == 0.1:
+        with pytest.raises(DatasetError, match='max_skip_fraction=0.1'):
+            runner.train()
+        return
+    runner.train()
+    log = next((tmp_path / 'work').rglob('*.log')).read_text()
+    rows = [line for line in log.splitlines() if 'Iter(train)' in line]
+    assert len(rows) == 2 and rows[-1].endswith('skipped_pairs: 2')
+    assert log.count('Training is over without 2 unreadable pairs') == 1
 
 
 # SyncStatisticsHook; tests/test_dist runs it in two processes

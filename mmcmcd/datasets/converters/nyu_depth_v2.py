@@ -6,6 +6,7 @@ import numpy as np
 
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
+from ..hdf5_links import find_outside_storage, get_inside
 from ..nyu_meta import NUM_FRAMES, map_raw_to_40, split_ids
 from ..progress import progress_bar
 from .nyu_layout import (
@@ -134,7 +135,8 @@ def _open_mat(mat):
 
 def _check_arrays(file, mat, num_frames, frame_size):
     for name, dtypes in _DTYPES.items():
-        if name not in file:
+        array = get_inside(file, name)
+        if not hasattr(array, 'shape'):
             there = ', '.join(k for k in file if not k.startswith('#'))
             raise DatasetError(
                 f"'{mat}' has no array '{name}'; it has: {there}. It is not "
@@ -142,7 +144,13 @@ def _check_arrays(file, mat, num_frames, frame_size):
             )
         channels = (3,) if name == 'images' else ()
         expected = (num_frames, *channels, *frame_size)
-        got = file[name].shape
+        outside = find_outside_storage(array)
+        if outside:
+            raise DatasetError(
+                f"array '{name}' of '{mat}' has its values in {outside[:3]}; "
+                f'other files than the labelled set are not read. {_GET_IT}.'
+            )
+        got = array.shape
         if got != expected:
             raise DatasetError(
                 f"array '{name}' of '{mat}' has the shape {got}, expected "
@@ -150,9 +158,9 @@ def _check_arrays(file, mat, num_frames, frame_size):
                 'height). It must be the original, complete labelled set, '
                 'not a part of it or a file saved again by another program.'
             )
-        if file[name].dtype.name not in dtypes:
+        if array.dtype.name not in dtypes:
             raise DatasetError(
-                f"array '{name}' of '{mat}' is {file[name].dtype}, expected "
+                f"array '{name}' of '{mat}' is {array.dtype}, expected "
                 f'{" or ".join(dtypes)}. {_GET_IT}.'
             )
 
@@ -161,10 +169,11 @@ def _read_scenes(file, num_frames):
     """Scene of each frame such as 'kitchen_0004', or None if not there."""
     import h5py
 
-    if 'scenes' not in file:
+    scenes = get_inside(file, 'scenes')
+    if not hasattr(scenes, 'shape') or find_outside_storage(scenes):
         return None
-    references = file['scenes'][()].ravel()
-    is_cell = h5py.check_ref_dtype(file['scenes'].dtype) is h5py.Reference
+    references = scenes[()].ravel()
+    is_cell = h5py.check_ref_dtype(scenes.dtype) is h5py.Reference
     if not is_cell or len(references) != num_frames:
         return None
     names = [file[reference][()].ravel() for reference in references]

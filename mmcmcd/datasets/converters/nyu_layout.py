@@ -12,7 +12,7 @@ import os
 import cv2
 import numpy as np
 
-from ..atomic_files import write_bytes, write_text
+from ...atomic_files import write_bytes, write_text
 from ..nyu_meta import NYU13_CLASSES, NYU40_CLASSES, map_40_to_13
 
 _JPEG_QUALITY = 95

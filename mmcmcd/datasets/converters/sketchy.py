@@ -11,12 +11,12 @@ from pathlib import Path
 
 from mmcmcd.errors import ConfigError, DatasetError
 
-from ..atomic_files import write_text
+from ...atomic_files import write_text
 from ..class_labels import resolve_classes, shorten
 from ..csv_tables import format_csv
+from ..file_index import require_data_root
 from ..pair_audit import audit_pairs
-from ..pair_scan import read_list
-from ..paired_dataset import require_data_root
+from ..pair_lists import read_list
 from ..photo_sketch_table import COLUMNS
 from ..sketchy import SKETCHY_HOWTO
 

@@ -11,7 +11,7 @@ from scipy.io import loadmat
 
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
-from ..atomic_files import write_bytes, write_text
+from ...atomic_files import write_bytes, write_text
 from ..csv_tables import format_csv
 from ..progress import progress_bar
 from ..utd_mhad import ACTIONS, ARCHIVES, UTD_MHAD_HOWTO

@@ -25,10 +25,11 @@ import cv2
 
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 
-from ..atomic_files import write_bytes, write_text
+from ...atomic_files import write_bytes, write_text
 from ..class_labels import shorten
 from ..csv_tables import format_csv
-from ..pair_scan import list_faults, read_list, rows_from_csv
+from ..pair_lists import read_list, rows_from_csv
+from ..pair_scan import list_faults
 from ..progress import progress_bar
 from ..vggsound import (
     CLIP_LIST,

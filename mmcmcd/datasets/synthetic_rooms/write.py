@@ -10,7 +10,7 @@ from mmengine.utils import track_parallel_progress, track_progress
 
 from mmcmcd.errors import ConfigError, DatasetError
 
-from ..atomic_files import write_text
+from ...atomic_files import write_text
 from ..converters.nyu_layout import write_classes, write_frame, write_split
 from ..progress import ThrottledStream
 from .render import VIEWS_PER_ROOM, check_request, render_room

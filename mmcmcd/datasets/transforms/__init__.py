@@ -12,12 +12,12 @@ from .arrays import ClampArray, LoadArray, NormalizeArray, ResampleArray
 from .audio import (
     AddNoise,
     AudioSegment,
-    LoadAudio,
     LogMel,
     RandomGain,
     RandomTimeShift,
     SpecAugment,
 )
+from .audio_loading import LoadAudio
 from .depth import (
     ClipDepth,
     DepthToDisparity,

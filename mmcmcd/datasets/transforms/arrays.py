@@ -17,7 +17,8 @@ from mmcmcd.errors import ConfigError, UnreadableFileError
 from mmcmcd.registry import TRANSFORMS
 
 from ..archives import read_array, split_archive_path
-from .loading import decode_npy, read_bytes
+from ..npy_files import decode_npy
+from .loading import read_bytes
 
 _SPACE = 'DHW'
 _DELIMITERS = ',;\t'

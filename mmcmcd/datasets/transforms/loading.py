@@ -1,6 +1,5 @@
 """Loading of depth maps and images, strict about broken files."""
 
-import io
 import os
 
 import cv2
@@ -8,18 +7,21 @@ import mmcv
 import mmengine.fileio as fileio
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
+from PIL import Image
 
 from mmcmcd.errors import ConfigError, UnreadableFileError
 from mmcmcd.registry import TRANSFORMS
 
 from ..archives import split_archive_path
+from ..npy_files import NPY_MAGIC, decode_npy
+from .image_headers import (
+    EXR_MAGIC,
+    MAX_PIXELS,
+    check_complete,
+    check_max_pixels,
+    check_pixels,
+)
 
-_PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
-_PNG_END = b'IEND\xaeB`\x82'
-_JPEG_MAGIC = b'\xff\xd8'
-_JPEG_END = b'\xff\xd9'
-_NPY_MAGIC = b'\x93NUMPY'
-_EXR_MAGIC = b'v/1\x01'
 _EXR_SWITCH = 'OPENCV_IO_ENABLE_OPENEXR'
 
 
@@ -60,58 +62,14 @@ def read_bytes(path, backend_args=None):
     return content
 
 
-def check_complete(content, path):
-    """Refuse a JPEG or PNG that stops before its end marker.
-
-    Decoders differ here: some fill the missing part of a JPEG with grey and
-    only print a warning.  Other formats pass; their decoders do fail.
-
-    Args:
-        content (bytes): The file's content.
-        path (str): Named in the message.
-
-    Raises:
-        UnreadableFileError: The end marker is missing.
-    """
-    if content.startswith(_PNG_MAGIC):
-        complete = content.rfind(_PNG_END) >= 0
-    elif content.startswith(_JPEG_MAGIC):
-        scan = _jpeg_scan_start(content)
-        complete = scan > 0 and content.rfind(_JPEG_END, scan) >= 0
-    else:
-        return
-    if not complete:
-        raise UnreadableFileError(
-            f'File is truncated (no end-of-image marker in {len(content)} '
-            f'bytes): {path}. Copy or download it again.'
-        )
-
-
-def _jpeg_scan_start(content):
-    """Return the offset of the first scan, -1 when there is none.
-
-    Searching from there skips an embedded thumbnail, which has an end
-    marker of its own.
-    """
-    pos = 2
-    while pos + 4 <= len(content) and content[pos] == 0xFF:
-        marker = content[pos + 1]
-        if marker == 0xDA:
-            return pos
-        if marker == 0xFF:  # fill byte
-            pos += 1
-            continue
-        pos += 2 + int.from_bytes(content[pos + 2 : pos + 4], 'big')
-    return -1
-
-
 @TRANSFORMS.register_module()
 class LoadImageStrict(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` that never returns half an image.
 
     The stock transform hands bytes to the decoder unchecked, and OpenCV may
     fill the missing part of a truncated JPEG with grey.  Here the bytes are
-    read once, checked for the end marker, and then decoded as mmcv does.
+    read once, checked for the end marker and for the size that their header
+    claims, and then decoded as mmcv does.
     Damage in the middle of a JPEG that leaves it decodable is not detected.
 
     Required Keys:
@@ -125,13 +83,21 @@ class LoadImageStrict(LoadImageFromFile):
     - ori_shape
 
     Args:
+        max_pixels (int): Refuse images of more, width times height, before
+            they are decoded.  Defaults to 89478485, Pillow's own limit.
         **kwargs: As for :class:`mmcv.transforms.LoadImageFromFile`.  With
             ``ignore_empty=True`` a broken file gives None.
 
     Raises:
-        UnreadableFileError: The file is missing, empty, truncated or not an
-            image.
+        ConfigError: ``max_pixels`` is not positive.
+        UnreadableFileError: The file is missing, empty, truncated, too large
+            or not an image.
     """
+
+    def __init__(self, *, max_pixels=MAX_PIXELS, **kwargs):
+        check_max_pixels(self, max_pixels)
+        self.max_pixels = max_pixels
+        super().__init__(**kwargs)
 
     def transform(self, results):
         """Read, check and decode ``results['img_path']``."""
@@ -152,11 +118,19 @@ class LoadImageStrict(LoadImageFromFile):
     def _load(self, path):
         content = read_bytes(path, self.backend_args)
         check_complete(content, path)
+        check_pixels(content, path, self.max_pixels)
         try:
             img = mmcv.imfrombytes(
                 content, flag=self.color_type, backend=self.imdecode_backend
             )
-        except (cv2.error, OSError, SyntaxError) as error:
+        # Pillow has an error for every format, and one for large images.
+        except (
+            cv2.error,
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:
             raise UnreadableFileError(
                 f'Cannot decode image {path}: {error}'
             ) from error
@@ -204,12 +178,14 @@ class LoadDepthFromFile(BaseTransform):
         ignore_empty (bool): Return None for an unreadable file, as stock
             loaders do, instead of raising.  Defaults to False.
         backend_args (dict, optional): See :func:`mmengine.fileio.get`.
+        max_pixels (int): Refuse images of more, width times height, before
+            they are decoded.  Defaults to 89478485, Pillow's own limit.
 
     Raises:
         ConfigError: An argument is out of range.
-        UnreadableFileError: The file is missing, empty, truncated, has
-            another bit depth than promised, has colour channels, or too few
-            valid pixels.
+        UnreadableFileError: The file is missing, empty, truncated, too
+            large, has another bit depth than promised, has colour channels,
+            or too few valid pixels.
     """
 
     def __init__(
@@ -222,7 +198,9 @@ class LoadDepthFromFile(BaseTransform):
         min_valid_fraction=0.0,
         ignore_empty=False,
         backend_args=None,
+        max_pixels=MAX_PIXELS,
     ):
+        check_max_pixels(self, max_pixels)
         if not depth_scale > 0:
             raise ConfigError(
                 'LoadDepthFromFile: depth_scale must be positive (stored '
@@ -241,6 +219,7 @@ class LoadDepthFromFile(BaseTransform):
         self.min_valid_fraction = min_valid_fraction
         self.ignore_empty = ignore_empty
         self.backend_args = backend_args
+        self.max_pixels = max_pixels
 
     def transform(self, results):
         """Load ``results['img_path']`` into ``results['img']``."""
@@ -261,10 +240,11 @@ class LoadDepthFromFile(BaseTransform):
     def _read(self, path):
         """Return the stored (H, W) array, checked."""
         content = read_bytes(path, self.backend_args)
-        if content.startswith(_NPY_MAGIC):
+        if content.startswith(NPY_MAGIC):
             stored = decode_npy(content, path)
         else:
             check_complete(content, path)
+            check_pixels(content, path, self.max_pixels)
             stored = _decode_image(content, path)
         if stored.ndim == 3 and stored.shape[2] == 1:
             stored = stored[..., 0]
@@ -328,32 +308,9 @@ class LoadDepthFromFile(BaseTransform):
         )
 
 
-def decode_npy(content, path):
-    """Decode the content of a ``.npy`` file.
-
-    Args:
-        content (bytes): The file's content.
-        path (str): Named in the message.
-
-    Returns:
-        np.ndarray: The array as it is stored.
-
-    Raises:
-        UnreadableFileError: It is truncated, or holds objects.
-    """
-    try:
-        # Pickled objects would run code of whoever made the file.
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UnreadableFileError(
-            f'Cannot decode {path}: truncated or not a plain numeric array '
-            f'({error}).'
-        ) from error
-
-
 def _decode_image(content, path):
     reason = 'it is damaged, truncated or not an image'
-    if content.startswith(_EXR_MAGIC):
+    if content.startswith(EXR_MAGIC):
         if os.environ.get(_EXR_SWITCH) != '1':
             raise UnreadableFileError(
                 f'Cannot decode {path}: OpenCV reads EXR only with the '

@@ -1,19 +1,21 @@
 """Transforms on pairs: one side alone, or all sides with one draw."""
 
 import inspect
-import random
 
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
 
 from mmcmcd.errors import (
+    BrokenPairError,
     ConfigError,
     DatasetError,
     PairConfigError,
     UnreadableFileError,
 )
 from mmcmcd.registry import TRANSFORMS
+
+from .random_state import rng_probe, rng_state, set_rng_state
 
 # Values of these must not be mixed across pixels (holes, vectors).
 _NEAREST_MODALITIES = frozenset({'depth', 'normals', 'hha'})
@@ -179,8 +181,8 @@ class SharedGeometry(BaseTransform):
         ConfigError: A transform cannot be shared: it would resample depth
             or labels; or a side is an array, no image.
         PairConfigError: Its draws depend on the image's content.
-        DatasetError: Fields of a pair differ in size, or a transform
-            returned None.
+        BrokenPairError: Fields of a pair come with different sizes.
+        DatasetError: A transform returned None, or made the sizes differ.
     """
 
     def __init__(
@@ -209,11 +211,11 @@ class SharedGeometry(BaseTransform):
     def transform(self, results):
         """Transform every field of ``results`` with the same draw."""
         fields = self._fields(results)
-        self._check_sizes(results, fields, 'before')
-        start, first = _rng_state(), None
+        self._check_sizes(results, fields, 'before', BrokenPairError)
+        start, first = rng_state(), None
         for name, (variant, item) in fields.items():
             if first is not None:
-                _set_rng_state(start)
+                set_rng_state(start)
             out = variant(item)
             if out is None:
                 raise DatasetError(
@@ -221,7 +223,7 @@ class SharedGeometry(BaseTransform):
                     f'{name!r} of pair {results.get("pair_id")!r}.'
                 )
             fields[name] = (variant, out)
-            probe = _rng_probe()
+            probe = rng_probe()
             if first is None:
                 first = probe
             elif probe != first:
@@ -232,7 +234,8 @@ class SharedGeometry(BaseTransform):
                     'match. The draws of some transform depend on image '
                     f'content or type; replace it in {self.image}.'
                 )
-        self._check_sizes(results, fields, 'after')
+        # This is no fault of the pair, but of the config.
+        self._check_sizes(results, fields, 'after', DatasetError)
         for name, (_, item) in fields.items():
             side, _, part = name.rpartition('.')
             if part == 'valid':
@@ -306,7 +309,7 @@ class SharedGeometry(BaseTransform):
         )
         return item
 
-    def _check_sizes(self, results, fields, when):
+    def _check_sizes(self, results, fields, when, fault):
         shapes = {n: f['img'].shape[:2] for n, (_, f) in fields.items()}
         if len(set(shapes.values())) > 1:
             sizes = ', '.join(
@@ -318,7 +321,7 @@ class SharedGeometry(BaseTransform):
                 if when == 'before'
                 else 'A transform treats the sides differently.'
             )
-            raise DatasetError(
+            raise fault(
                 f'SharedGeometry: sizes (width x height) differ {when} the '
                 f'transforms for pair {results.get("pair_id")!r}: {sizes}. '
                 f'{advice}'
@@ -447,21 +450,3 @@ def _only_moves(cls):
     package = getattr(cls, '__module__', '').split('.')[0]
     name = f'{package}.{getattr(cls, "__name__", "")}'
     return name in _MOVES_PIXELS or name in _CONTAINERS
-
-
-def _rng_state():
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def _set_rng_state(state):
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-
-
-def _rng_probe():
-    """Draw one number of each generator: equal iff their states are.
-
-    Two orders of magnitude cheaper than reading and comparing the states.
-    """
-    return random.random(), np.random.random_sample(), torch.rand(1).item()

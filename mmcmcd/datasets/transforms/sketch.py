@@ -14,7 +14,13 @@ from PIL import Image, ImageOps
 from mmcmcd.errors import ConfigError, DatasetError, UnreadableFileError
 from mmcmcd.registry import TRANSFORMS
 
-from .loading import check_complete, read_bytes
+from .image_headers import (
+    MAX_PIXELS,
+    check_complete,
+    check_max_pixels,
+    check_pixels,
+)
+from .loading import read_bytes
 
 _WHITE = 255
 # Smallest difference (of 255) between a stroke and the paper.  Our choice:
@@ -88,11 +94,14 @@ class LoadSketch(BaseTransform):
         ignore_empty (bool): Return None for an unreadable file, as stock
             loaders do, instead of raising.  Defaults to False.
         backend_args (dict, optional): See :func:`mmengine.fileio.get`.
+        max_pixels (int): Refuse images of more, width times height, before
+            they are decoded.  Defaults to 89478485, Pillow's own limit.
 
     Raises:
-        ConfigError: ``on_inverted`` is unknown.
-        UnreadableFileError: The file is missing, empty, truncated, not an
-            image, inverted or blank.
+        ConfigError: ``on_inverted`` is unknown, or ``max_pixels`` not
+            positive.
+        UnreadableFileError: The file is missing, empty, truncated, too
+            large, not an image, inverted or blank.
     """
 
     def __init__(
@@ -101,7 +110,9 @@ class LoadSketch(BaseTransform):
         allow_blank=False,
         ignore_empty=False,
         backend_args=None,
+        max_pixels=MAX_PIXELS,
     ):
+        check_max_pixels(self, max_pixels)
         if on_inverted not in ('error', 'invert', 'keep'):
             raise ConfigError(
                 "LoadSketch: on_inverted must be 'error', 'invert' or "
@@ -111,6 +122,7 @@ class LoadSketch(BaseTransform):
         self.allow_blank = allow_blank
         self.ignore_empty = ignore_empty
         self.backend_args = backend_args
+        self.max_pixels = max_pixels
 
     def transform(self, results):
         """Load ``results['img_path']`` into ``results['img']``."""
@@ -131,6 +143,7 @@ class LoadSketch(BaseTransform):
         """Return the stored picture as (H, W) uint8, whichever way round."""
         content = read_bytes(path, self.backend_args)
         check_complete(content, path)
+        check_pixels(content, path, self.max_pixels)
         try:
             with Image.open(io.BytesIO(content)) as image:
                 return _grey(ImageOps.exif_transpose(image))

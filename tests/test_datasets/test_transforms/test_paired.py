@@ -365,7 +365,7 @@ def test_generators_advance_as_for_one_run():
     stock = Compose([TRANSFORMS.build(t) for t in PIPELINE])
     after = []
     for run in (
-        lambda: (stock(grid_pair()['source']), paired._rng_probe()),
+        lambda: (stock(grid_pair()['source']), paired.rng_probe()),
         lambda: shared(grid_pair(seg=False)),
         lambda: shared(grid_pair(seg=True)),
     ):
@@ -415,7 +415,7 @@ def test_draws_that_depend_on_content_are_refused(register):
 
 
 def test_without_rewinding_the_guard_speaks(monkeypatch):
-    monkeypatch.setattr(paired, '_set_rng_state', lambda state: None)
+    monkeypatch.setattr(paired, 'set_rng_state', lambda state: None)
     with pytest.raises(ConfigError, match='consumed other random'):
         SharedGeometry(PIPELINE)(grid_pair())
 
