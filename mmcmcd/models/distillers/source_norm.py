@@ -141,6 +141,10 @@ class Whiten(nn.Module):
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
+        self.read_buffers()
+
+    def read_buffers(self) -> None:
+        """Know again how many batches there were, after a change of it."""
         self._num_batches = int(self.num_batches)
 
 

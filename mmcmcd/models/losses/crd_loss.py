@@ -108,4 +108,8 @@ class CRDLoss(PairwiseLoss):
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
+        self.read_buffers()
+
+    def read_buffers(self) -> None:
+        """Know again whether Z is fixed, after the buffer was changed."""
         self._is_fixed = bool(self.log_normalizers.isfinite().all())

@@ -24,9 +24,11 @@ def unit_rows(rows: Tensor) -> Tensor:
     """L2-normalise the rows of a (N, D) matrix, in at least single precision.
 
     A zero row stays zero; its gradient is bounded by 1e6 times that of the
-    normalised row.
+    normalised row. In float16, where that would be infinite, it is the one of
+    the normalised row.
     """
-    return _UnitRows.apply(full_precision(rows))[0]
+    divisor = 1.0 if rows.dtype == torch.float16 else _SHORTEST
+    return _UnitRows.apply(full_precision(rows), divisor)[0]
 
 
 def full_precision(rows: Tensor) -> Tensor:
@@ -253,8 +255,10 @@ class _UnitRows(torch.autograd.Function):
     """``F.normalize`` with fewer matrices (N, D) in the backward pass."""
 
     @staticmethod
-    def forward(rows):
+    def forward(rows, divisor_of_zero):
         norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        if divisor_of_zero != _SHORTEST:
+            norms.masked_fill_(norms == 0, divisor_of_zero)
         norms.clamp_(min=_SHORTEST)
         # The norms are returned for the sake of second derivatives.
         return rows / norms, norms
@@ -269,7 +273,7 @@ class _UnitRows(torch.autograd.Function):
         along = torch.linalg.vecdot(grad, units)[:, None] - grad_norms * norms
         # Shorter rows are divided by a constant.
         along = along.masked_fill(norms <= _SHORTEST, 0)
-        return torch.addcmul(grad, units, along, value=-1).div_(norms)
+        return torch.addcmul(grad, units, along, value=-1).div_(norms), None
 
 
 def _is_large(anchors, candidates):

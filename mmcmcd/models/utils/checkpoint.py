@@ -150,8 +150,8 @@ def load_backbone_strict(module, checkpoint, prefix='', role='teacher'):
             ``prefix``, or does not match ``module`` key by key and shape by
             shape.
     """
-    state = read_state_dict(checkpoint, role=role)
-    state = select_prefix(state, prefix, module, checkpoint, role)
+    stored = read_state_dict(checkpoint, role=role)
+    state = select_prefix(stored, prefix, module, checkpoint, role)
     names = set(module.state_dict())
     unused = (_MASK_TOKEN,) if prefix else (_MASK_TOKEN, *HEAD_PREFIXES)
     state = {
@@ -166,10 +166,8 @@ def load_backbone_strict(module, checkpoint, prefix='', role='teacher'):
             f'{type(module).__name__}: {mismatch.describe()}'
         )
     module.load_state_dict(state, strict=False)
-    print_log(
-        f'{role}: {len(state)} tensors from {_identity(checkpoint)}',
-        logger='current',
-    )
+    loaded = _report(module, checkpoint, prefix, stored, state)
+    print_log(f'{role}: {loaded}', logger='current')
 
 
 def pretrained_cfgs(init_cfg):
@@ -439,11 +437,26 @@ def _first(names, joint=', '):
     return shown + (', ...' if len(names) > _NAMES_SHOWN else '')
 
 
-def _identity(checkpoint):
+def _report(module, checkpoint, prefix, stored, taken):
+    """Say what was taken from which file, and what of it was left out."""
     path = os.path.expanduser(checkpoint)
     if os.path.isfile(path):
-        return f'{checkpoint} (sha256 {file_sha256(path)[:8]})'
-    return str(checkpoint)
+        identity = f'sha256 {file_sha256(path)}'
+    else:  # somewhere else: what came of it is known alone
+        identity = f'sha256 of the loaded weights {state_hash(module)}'
+    where = ''
+    if prefix:
+        prefix = prefix.removesuffix('.') + '.'
+        where = f" under prefix '{prefix}'"
+    used = {prefix + key for key in taken}
+    unused = [key for key in stored if key not in used]
+    rest = f'{len(unused)} of its {len(stored)} keys were left out'
+    if unused:
+        rest += f' ({_first(unused)})'
+    return (
+        f'{len(taken)} of {len(module.state_dict())} tensors from '
+        f'{checkpoint}{where} ({identity}). {rest}.'
+    )
 
 
 def _sources(role):

@@ -75,18 +75,52 @@ def test_batch_counters_may_be_missing(source, tmp_path):
     assert torch.equal(net.conv1.weight, source.conv1.weight)
 
 
-def test_log_names_role_file_hash_and_count(source, tmp_path, monkeypatch):
-    path = save(tmp_path / 'x.pth', source.state_dict())
+@pytest.fixture
+def logged(monkeypatch):
     lines = []
     monkeypatch.setattr(
         'mmcmcd.models.utils.checkpoint.print_log',
         lambda text, **_: lines.append(text),
     )
+    return lines
+
+
+def test_log_names_role_file_hash_and_count(source, tmp_path, logged):
+    path = save(tmp_path / 'x.pth', source.state_dict())
     load_backbone_strict(resnet(), path, role='guide')
     count = len(source.state_dict())
-    assert lines == [
-        f'guide: {count} tensors from {path} (sha256 {file_sha256(path)[:8]})'
+    assert logged == [
+        f'guide: {count} of {count} tensors from {path} (sha256 '
+        f'{file_sha256(path)}). 0 of its {count} keys were left out.'
     ]
+
+
+@pytest.mark.parametrize('asked', ['backbone', 'backbone.'])
+def test_log_names_what_was_left_out(source, tmp_path, logged, asked):
+    state = {f'backbone.{k}': v for k, v in source.state_dict().items()}
+    heads = [f'head.fc{i}.weight' for i in range(4)]
+    whole = {**dict.fromkeys(heads, torch.zeros(1)), **state}
+    # Integers may be missing in a file.
+    del whole['backbone.bn1.num_batches_tracked']
+    path = save(tmp_path / 'x.pth', whole)
+    load_backbone_strict(resnet(), path, asked)
+    count = len(state)
+    assert logged == [
+        f'teacher: {count - 1} of {count} tensors from {path} under prefix '
+        f"'backbone.' (sha256 {file_sha256(path)}). 4 of its {count + 3} keys "
+        f'were left out ({", ".join(heads[:3])}, ...).'
+    ]
+
+
+def test_log_has_a_hash_of_what_is_no_file(source, logged, monkeypatch):
+    monkeypatch.setattr(
+        'mmcmcd.models.utils.checkpoint.CheckpointLoader.load_checkpoint',
+        lambda *_, **__: source.state_dict(),
+    )
+    load_backbone_strict(resnet(), 'torchvision://small')
+    (line,) = logged
+    assert 'from torchvision://small (sha256 of the loaded weights' in line
+    assert state_hash(source) in line
 
 
 def test_missing_file_says_where_teachers_come_from():
