@@ -4,11 +4,16 @@ Shared by the tests of stopping and resuming. Networks, pairs and steps are
 few: a run takes a second.
 """
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from conftest import TinyRun
+from conftest import REPO, TinyRun, process_env
 
 from mmcmcd.apis.train import build_runner, prepare_train_config
 from mmcmcd.engine import TrainingStopped
@@ -22,6 +27,7 @@ import json
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import torch
@@ -53,9 +59,11 @@ class NoisyNeck(nn.Module):
 @HOOKS.register_module(force=True)
 class DiaryHook(Hook):
     # Notes what every step saw, and stops where it is told to.
-    def __init__(self, path, stop_at=None, signum=None, rank=None):
+    def __init__(self, path, stop_at=None, signum=None, rank=None,
+                 group=False, times=1, pause=0):
         self.path, self.stop_at, self.signum = path, stop_at, signum
-        self.rank = rank
+        self.rank, self.group = rank, group
+        self.times, self.pause = times, pause
 
     def after_train_iter(self, runner, batch_idx, data_batch, outputs):
         ids = [s.pair_id for s in data_batch['data_samples']]
@@ -65,7 +73,12 @@ class DiaryHook(Hook):
         with open(f'{self.path}.{get_rank()}', 'a') as file:
             file.write(line + chr(10))
         if runner.iter + 1 == self.stop_at and self.rank in (None, get_rank()):
-            os.kill(os.getpid(), self.signum)
+            for _ in range(self.times):
+                if self.group:
+                    os.killpg(os.getpgrp(), self.signum)
+                else:
+                    os.kill(os.getpid(), self.signum)
+                time.sleep(self.pause)
 
     def after_train(self, runner):
         torch.save(
@@ -116,6 +129,46 @@ train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters={total})
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100))
 """
 
+SERVER = """
+import json
+import os
+import runpy
+import sys
+
+# Packages print when they are imported.
+answers = os.fdopen(os.dup(1), 'w')
+os.dup2(2, 1)
+
+import mmcmcd.apis.train
+import mmcmcd.engine
+import mmcmcd.evaluation
+import mmcmcd.models
+import mmpretrain.engine
+import mmpretrain.models
+
+
+def become(argv, log, env):
+    os.setsid()  # a group of its own, as a shell gives it
+    os.environ.update(env)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for handle in (1, 2):
+        os.dup2(output, handle)
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name='__main__')
+
+
+while line := sys.stdin.readline():
+    request = json.loads(line)
+    if 'argv' in request:
+        answer = os.fork()
+        if not answer:
+            become(**request)
+            sys.exit()
+    else:
+        answer = os.waitstatus_to_exitcode(os.waitpid(request['pid'], 0)[1])
+    print(answer, file=answers, flush=True)
+"""
+
 
 class NoisyRun(TinyRun):
     """A :class:`TinyRun` with the config above, for this process or others.
@@ -154,12 +207,7 @@ class NoisyRun(TinyRun):
         from mmcmcd.apis import load_config
 
         work_dir = self.root / name
-        options = {
-            f'custom_hooks.{self.diary_index}.path': str(work_dir) + '_diary',
-            f'custom_hooks.{self.diary_index}.stop_at': stop_at,
-            f'custom_hooks.{self.diary_index}.signum': int(signal.SIGTERM),
-            **options,
-        }
+        options = {**self.diary_options(name, stop_at=stop_at), **options}
         config = str(self.iter_config if by_iteration else self.config)
         cfg = prepare_train_config(
             load_config(config),
@@ -175,6 +223,34 @@ class NoisyRun(TinyRun):
         except TrainingStopped as stop:
             return stop
         return None
+
+    def diary_options(self, name, signum=signal.SIGTERM, **options):
+        """Options of the config for a run's diary, and for its stop."""
+        options = dict(path=f'{self.root}/{name}_diary', **options)
+        options['signum'] = int(signum)
+        index = self.diary_index
+        return {f'custom_hooks.{index}.{k}': v for k, v in options.items()}
+
+    def arguments(self, name, *args, stop=None, **options):
+        """Arguments of ``tools/train.py`` for a run in another process.
+
+        Args:
+            name (str): Of the work directory and the diary.
+            *args (str): More arguments, in front of the options.
+            stop (dict, optional): Arguments of the diary hook: ``stop_at``,
+                ``signum``, ``rank``, ``group``, ``times`` and ``pause``.
+            **options: Dotted keys of the config.
+
+        Returns:
+            list[str]: Without the name of the config.
+        """
+        options = {**self.diary_options(name, **(stop or {})), **options}
+        return [
+            f'--work-dir={self.root / name}',
+            *args,
+            '--cfg-options',
+            *(f'{key}={value}' for key, value in options.items()),
+        ]
 
     diary_index = 6
 
@@ -226,3 +302,61 @@ def differences(first, second, where=''):
             for line in differences(a, b, f'{where}.{i}')
         ]
     return [] if first == second else [where]
+
+
+class FinishedTool(NamedTuple):
+    """How a tool's process ended, and what it said."""
+
+    status: int
+    log: str
+
+
+class ToolServer:
+    """Starts tools in processes of their own, whose imports are paid once.
+
+    Args:
+        root (Path): For logs; modules there can be imported.
+    """
+
+    def __init__(self, root):
+        self._root, self._logs = root, {}
+        self._server = subprocess.Popen(
+            [sys.executable, '-c', SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=process_env(PYTHONPATH=f'{REPO}:{root}'),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._server.communicate(timeout=30)
+
+    def start(self, name, *args, **env):
+        """Start a tool in a group and session of its own.
+
+        Args:
+            name (str): Of the tool.
+            *args (str | Path): Its arguments.
+            **env (str): Of its environment.
+
+        Returns:
+            int: Number of the process.
+        """
+        log = str(self._root / f'tool_{len(self._logs)}.log')
+        argv = [str(part) for part in (REPO / 'tools' / name, *args)]
+        pid = self._ask(argv=argv, log=log, env=env)
+        self._logs[pid] = log
+        return pid
+
+    def finish(self, pid):
+        """Wait for the end of a process that was started here."""
+        status = self._ask(pid=pid)
+        return FinishedTool(status, Path(self._logs[pid]).read_text())
+
+    def _ask(self, **request):
+        self._server.stdin.write(json.dumps(request) + '\n')
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())

@@ -60,15 +60,16 @@ def find_checkpoint(work_dir):
 
     Returns:
         str | None: What ``last_checkpoint`` names, also if the directory was
-        moved or is seen from elsewhere; where there is no such file, the
-        checkpoint of the latest step. None if there is none.
+        moved, copied or is seen from elsewhere; where there is no such file,
+        the checkpoint of the latest step. None if there is none.
     """
     try:
         with open(osp.join(work_dir, 'last_checkpoint')) as file:
             named = file.read().strip()
     except (OSError, UnicodeDecodeError):
         named = ''
-    for path in (named, osp.join(work_dir, osp.basename(named))):
+    # Its own first: where it was copied from another run may have gone on.
+    for path in (osp.join(work_dir, osp.basename(named)), named):
         if named and osp.isfile(path):
             return path
     steps = {}

@@ -36,6 +36,11 @@ def train_from_config(config, **options):
     require_data_roots(cfg)
     require_pretrained_files(cfg)
     runner = build_runner(cfg)
+    if options.get('resume') and not cfg.resume:
+        runner.logger.warning(
+            f'There is no checkpoint in {cfg.work_dir} to resume from: '
+            'training starts from the beginning.'
+        )
     _require_a_batch(runner)
     _require_outputs(runner)
     _name_unequal_inputs(runner)
@@ -176,7 +181,8 @@ def prepare_train_config(
             ``work_dirs/<stem>``.
         work_dir (str, optional): Where logs and checkpoints go.
         resume (str, optional): ``'auto'`` for the newest checkpoint of the
-            work directory, or a file.
+            work directory, or a file. Without one there, training starts as
+            if this had not been asked for, so that a job may always ask.
         amp (bool): Mixed precision: float16 or bfloat16 on CUDA, as the
             config says, bfloat16 on CPU.
         no_validate (bool): Do not validate while training.
@@ -199,13 +205,13 @@ def prepare_train_config(
     if amp:
         _use_amp(cfg.optim_wrapper)
     if resume is not None:
-        cfg.resume = True
         found = resume
         if resume == 'auto':
             found = find_checkpoint(cfg.work_dir)
-        cfg.load_from = found
+        cfg.resume = bool(found)
         if found:
             require_checkpoint(found)
+            cfg.load_from = found
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ConfigError(

@@ -16,7 +16,11 @@ from ...errors import CheckpointError
 from ...registry import HOOKS
 
 _POINTER = 'last_checkpoint'
+# In the message hub, and with it in checkpoints: the file that was written at
+# a stop, and files to remove as soon as a checkpoint that does without them is
+# there. Names, not paths: a run may be resumed from a copy of its directory.
 _STOPPED_KEY = 'stopped_ckpt'
+_OUTDATED_KEY = 'outdated_ckpts'
 _BACKEND = 'mmcmcd.atomic'
 _CHECKPOINTS = re.compile(rf'\.pth$|^{_POINTER}$')
 
@@ -53,6 +57,8 @@ class AtomicCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         self._last_iter = None
+        self._find_best()
+        self._remove_outdated(runner)
         if type(self.file_backend) is not LocalBackend:
             return
         self.backend_args = dict(backend=_BACKEND)
@@ -85,35 +91,58 @@ class AtomicCheckpointHook(CheckpointHook):
         done = runner.iter + (not within_validation)
         if self._last_iter == done:
             return self.last_ckpt
-        former = runner.message_hub.runtime_info.get(_STOPPED_KEY)
-        path = self._path(f'iter_{done}.pth')
-        runner.message_hub.update_info(_STOPPED_KEY, path)
+        name = f'iter_{done}.pth'
+        path = self._path(name)
+        self._outdate_stopped(runner, path)
+        runner.message_hub.update_info(_STOPPED_KEY, name)
         meta = dict(epoch=runner.epoch, iter=done)
         self._save(runner, path, meta, by_epoch=False, is_last=True)
-        self._remove([former] if former else [])
+        self._remove_outdated(runner)
         return path
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         # mmengine removes old files first, and writes in place.
         hub = runner.message_hub
-        steps, outdated = self._steps_with(step)
+        known = dict(hub.runtime_info)
+        steps, surplus = self._steps_with(step)
         if self.max_keep_ckpts > 0:
-            # With the outdated ones: whoever resumes removes what a process
+            # With those too many: whoever resumes removes what a process
             # that was killed at the wrong moment could not.
             hub.update_info('keep_ckpt_ids', steps)
-        stopped = hub.runtime_info.get(_STOPPED_KEY)
-        hub.pop_info(_STOPPED_KEY, None)
         path = self._path(self.filename_tmpl.format(step))
+        self._outdate_stopped(runner, path)
         is_last = meta['iter'] >= runner.max_iters
         if not self._save(runner, path, meta, self.by_epoch, is_last):
-            if stopped:
-                hub.update_info(_STOPPED_KEY, stopped)
+            _restore(hub, known)
             return
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
-        if stopped:
-            outdated.append(stopped)
-        self._remove([old for old in outdated if old != path])
+        self._remove(surplus)
+        self._remove_outdated(runner)
+
+    def _outdate(self, runner, paths):
+        """Remove files of this directory, after the next checkpoint."""
+        hub = runner.message_hub
+        names = hub.runtime_info.get(_OUTDATED_KEY, [])
+        new = [
+            osp.basename(p) for p in paths if osp.dirname(p) == self.out_dir
+        ]
+        if new:
+            hub.update_info(_OUTDATED_KEY, [*names, *new])
+
+    def _outdate_stopped(self, runner, path):
+        """Do so with that of a former stop, if this is not its path."""
+        hub = runner.message_hub
+        stopped = hub.runtime_info.get(_STOPPED_KEY)
+        hub.pop_info(_STOPPED_KEY, None)
+        if stopped and self._path(stopped) != path:
+            self._outdate(runner, [self._path(stopped)])
+
+    def _remove_outdated(self, runner):
+        hub = runner.message_hub
+        names = hub.runtime_info.get(_OUTDATED_KEY, [])
+        hub.pop_info(_OUTDATED_KEY, None)
+        self._remove(map(self._path, names))
 
     def _steps_with(self, step):
         """The steps whose files are kept, and the paths of those too many."""
@@ -180,16 +209,32 @@ class AtomicCheckpointHook(CheckpointHook):
             del self._save_checkpoint_with_step
         broadcast_object_list(fault)
         if fault[0]:
+            # One of several may be there, which nobody would remove later.
+            new = {*self._best_paths().values()} - {*before.values()}
+            self._remove([path for path in new if path])
             # The next good one shall be compared with what is really there.
-            runner.message_hub.runtime_info.clear()
-            runner.message_hub.runtime_info.update(known)
+            _restore(runner.message_hub, known)
             self._set_best_paths(before)
             _report(runner, fault[0], is_last=False)
             return
         written = self._best_paths().values()
-        self._remove([old for old in outdated if old not in written])
+        # The checkpoint that names the former best one is there until then.
+        self._outdate(runner, [old for old in outdated if old not in written])
         for args in afterwards:
             self._save_checkpoint_with_step(*args)
+        if not afterwards:
+            self._remove_outdated(runner)
+
+    def _find_best(self):
+        """Know the best ones again where the directory was moved to."""
+        if not self.save_best:
+            return
+        found = {}
+        for key, path in self._best_paths().items():
+            moved = self._path(osp.basename(path)) if path else None
+            there = moved and self.file_backend.isfile(moved)
+            found[key] = moved if there else path
+        self._set_best_paths(found)
 
     def _best_paths(self):
         if hasattr(self, 'best_ckpt_path'):
@@ -225,6 +270,11 @@ class AtomicCheckpointHook(CheckpointHook):
             elif self.file_backend.isdir(path):
                 # checkpoints saved by deepspeed are directories
                 self.file_backend.rmtree(path)
+
+
+def _restore(hub, known):
+    hub.runtime_info.clear()
+    hub.runtime_info.update(known)
 
 
 def _report(runner, fault, is_last):

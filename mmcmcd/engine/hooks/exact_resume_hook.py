@@ -25,7 +25,7 @@ _OR_ELSE = (
     '--resume.'
 )
 # What a seed is for.
-_SAMPLES, _STEPS = 0, 1
+_SAMPLES, _STEPS, _VALIDATIONS = 0, 1, 2
 
 
 @HOOKS.register_module()
@@ -36,9 +36,9 @@ class ExactResumeHook(Hook):
     those of loader workers are ahead of the training by as many samples as
     have been prefetched. Here nothing depends on such a state. Every sample
     is drawn with a seed made of the run's seed, the process and the sample's
-    place in training (see :mod:`mmcmcd.datasets.seeded`), and every step with
-    one of its own. So a run resumes exactly at any iteration, and with another
-    number of loader workers.
+    place in training (see :mod:`mmcmcd.datasets.seeded`), and every step, of
+    validations, too, with one of its own. So a run resumes exactly at any
+    iteration, and with another number of loader workers.
 
     Checkpoints hold what has to be the same then (``meta['exact_resume']``),
     and gradients that wait for those of further iterations
@@ -126,6 +126,22 @@ class ExactResumeHook(Hook):
         # As mmengine: `runner.seed` has the rank in it where that is asked.
         seed_generators(
             derive_seed(runner.seed, _STEPS, runner.iter), devices=True
+        )
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        """Seed the step of a validation.
+
+        A loader draws a number when its workers start, hence, if they
+        persist, not in those validations that are not the first one.
+
+        Args:
+            runner (Runner): The runner.
+            batch_idx (int): Of the validation.
+            data_batch (dict, optional): What the step is about to see.
+        """
+        seed_generators(
+            derive_seed(runner.seed, _VALIDATIONS, runner.iter, batch_idx),
+            devices=True,
         )
 
     def prepare_checkpoint(self, runner):

@@ -4,14 +4,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+
+_SAME_SIGNAL_SECONDS = 1.0
 
 
 class TrainingStopped(SystemExit):
@@ -40,7 +43,8 @@ class StopOnSignalHook(Hook):
     signal's number, as shells expect: 130 after Ctrl-C, 143 after SIGTERM. In
     a validation of a single process the batch is finished; several finish the
     validation. A second signal ends the process at once, without a
-    checkpoint.
+    checkpoint; but for that of Ctrl-C not within a second, because schedulers
+    and launchers may both hand on the same one.
 
     Processes of a distributed run agree on the step by a reduction of one
     number, on the CPU; it is enough that one of them gets the signal.
@@ -57,6 +61,7 @@ class StopOnSignalHook(Hook):
         self.signals = [signal.Signals[name] for name in signals]
         self._former = {}
         self._received = 0
+        self._received_at = 0.0
         self._pid = None
         self._tells = True
         self._group = None
@@ -151,11 +156,13 @@ class StopOnSignalHook(Hook):
             os._exit(0)
 
     def _receive(self, signum, frame):
+        since = time.monotonic() - self._received_at
         if self._received:
-            self._restore()
-            os.kill(os.getpid(), signum)
+            if signum == signal.SIGINT or since > _SAME_SIGNAL_SECONDS:
+                self._restore()
+                os.kill(os.getpid(), signum)
             return
-        self._received = signum
+        self._received, self._received_at = signum, time.monotonic()
         # Not by a logger: Python may just be writing to its stream.
         if self._tells:
             os.write(
@@ -198,6 +205,8 @@ class StopOnSignalHook(Hook):
             )
         if is_main_process():
             runner.logger.warning(message)
+        # A launcher ends the others as soon as the first one has left.
+        barrier()
         raise TrainingStopped(signum, message)
 
     def _restore(self):
