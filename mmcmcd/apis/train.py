@@ -5,12 +5,12 @@ import os
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..compat import prepare_cpu_distributed
 from ..datasets import require_data_root
+from ..engine.unwrapped import unwrapped_model
 from ..errors import CheckpointError, ConfigError, DatasetError
 from ..models.utils import pretrained_cfgs, require_pretrained
 from ..registry import DATASETS
@@ -66,10 +66,8 @@ def _require_a_batch(runner):
 
 def _require_outputs(runner):
     """A label beyond the head's outputs would end in an index error."""
-    model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
-    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+    head = getattr(unwrapped_model(runner), 'head', None)
+    outputs = getattr(head, 'num_classes', None)
     if outputs is None:
         return
     counts = {'training': _num_classes(runner.train_loop)}

@@ -5,7 +5,6 @@ import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from ...datasets.seeded import (
@@ -17,6 +16,7 @@ from ...datasets.seeded import (
 )
 from ...errors import CheckpointError
 from ...registry import HOOKS
+from ..unwrapped import unwrapped_model
 
 _META_KEY = 'exact_resume'
 _STATES_KEY = 'states_of_processes'
@@ -73,7 +73,7 @@ class ExactResumeHook(Hook):
             runner (Runner): The runner.
         """
         self._seed_samples(runner)
-        for name, parameter in _model(runner).named_parameters():
+        for name, parameter in unwrapped_model(runner).named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients.pop(name).to(parameter)
 
@@ -150,7 +150,7 @@ class ExactResumeHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        own = dict(_model(runner).named_buffers())
+        own = dict(unwrapped_model(runner).named_buffers())
         digests = {}
         if get_world_size() > 1:
             digests = {name: _sha256(value) for name, value in own.items()}
@@ -268,7 +268,7 @@ def _waiting_gradients(runner):
         return {}
     return {
         name: parameter.grad.detach().cpu()
-        for name, parameter in _model(runner).named_parameters()
+        for name, parameter in unwrapped_model(runner).named_parameters()
         if parameter.grad is not None
     }
 
@@ -276,8 +276,3 @@ def _waiting_gradients(runner):
 def _sha256(value):
     flat = value.detach().cpu().contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy()).hexdigest()
-
-
-def _model(runner):
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model

@@ -10,7 +10,6 @@ from mmengine.dist import (
 )
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.utils import ProgressBar
 from torch import Tensor
 
@@ -18,6 +17,8 @@ from mmcmcd.errors import ConfigError, DatasetError
 from mmcmcd.evaluation.functional import check_knn, knn_predict
 from mmcmcd.models.utils import embed
 from mmcmcd.registry import HOOKS
+
+from ..unwrapped import unwrapped_model
 
 # A bank of fewer batches is embedded in silence.
 _LONG = 20
@@ -173,9 +174,7 @@ class KNNHook(Hook):
     @torch.no_grad()
     def _embed(self, runner, batch: dict) -> list[tuple[Tensor, int]]:
         """Return feature (D, ) and class of each sample of a batch."""
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        model = unwrapped_model(runner)
         if not hasattr(model, 'extract_feat'):
             raise ConfigError(
                 f'KNNHook needs a model with extract_feat, such as '

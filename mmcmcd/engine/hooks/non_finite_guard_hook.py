@@ -10,12 +10,13 @@ from mmengine.dist import (
     get_world_size,
 )
 from mmengine.hooks import Hook
-from mmengine.model import BaseAveragedModel, is_model_wrapper
+from mmengine.model import BaseAveragedModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 
 from ...atomic_files import write_text
 from ...errors import ConfigError, NonFiniteLossError
 from ...registry import HOOKS
+from ..unwrapped import unwrapped_model
 
 _COUNT_KEY = 'skipped_steps'
 _LEFT_OUT_KEY = 'update_left_out'
@@ -88,7 +89,7 @@ class NonFiniteGuardHook(Hook):
         self._step_aside()
         self._forget()
         self._stepped = self._skips = False
-        model = _model(runner)
+        model = unwrapped_model(runner)
         self._watch_losses(model)
         self._watch_updates(runner, wrapper)
         if self.max_skipped:
@@ -400,8 +401,3 @@ def _ordinal(number):
     ends = {1: 'st', 2: 'nd', 3: 'rd'}
     teen = 10 < number % 100 < 20
     return f'{number}{"th" if teen else ends.get(number % 10, "th")}'
-
-
-def _model(runner):
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model

@@ -2,11 +2,11 @@ from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 
 from ...datasets.transforms.arrays import read_statistics
 from ...models.utils import export_student
 from ...registry import HOOKS
+from ..unwrapped import unwrapped_model
 
 
 @HOOKS.register_module()
@@ -73,8 +73,7 @@ def _saved_model(runner):
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
             return hook.ema_model.module
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model
+    return unwrapped_model(runner)
 
 
 def _describe(cfg):

@@ -1,9 +1,9 @@
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
 from ...errors import CheckpointError, ConfigError
 from ...registry import HOOKS
+from ..unwrapped import unwrapped_model
 
 _META_KEY = 'teacher_sha256'
 
@@ -164,9 +164,7 @@ def _places(runner):
 
 def _teacher(runner):
     """The model's teacher, or its teachers, who are asked as one."""
-    model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
+    model = unwrapped_model(runner)
     for name in ('teacher', 'teachers'):
         teacher = getattr(model, name, None)
         if hasattr(teacher, 'state_hash'):

@@ -1,7 +1,6 @@
 import re
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 from ...errors import CheckpointError
@@ -13,6 +12,7 @@ from ...models.utils import (
     select_prefix,
 )
 from ...registry import HOOKS
+from ..unwrapped import unwrapped_model
 
 _HEAD = re.compile(r'(\w*head|fc|classifier)\.')
 
@@ -53,10 +53,7 @@ class VerifyPretrainedHook(Hook):
             runner.optim_wrapper, (OptimWrapper, OptimWrapperDict)
         ):
             return
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        for name, module in model.named_modules():
+        for name, module in unwrapped_model(runner).named_modules():
             for init_cfg in pretrained_cfgs(getattr(module, 'init_cfg', None)):
                 self._verify(name or 'model', module, init_cfg)
 
