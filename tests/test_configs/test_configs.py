@@ -26,7 +26,10 @@ from mmcmcd.registry import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
-    p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_'
+    p
+    for p in (ROOT / 'configs').glob('*/*.py')
+    # Parts of configs, and experiment matrices.
+    if p.parent.name not in ('_base_', 'evidence')
 )
 OWN_LINES = 62
 

@@ -1,5 +1,8 @@
 """Compare a student's embeddings with a teacher's by named losses."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from torch import Tensor, nn
 
 from mmcmcd.errors import ConfigError
@@ -26,6 +29,50 @@ def build_losses(losses: dict[str, dict], where: str) -> nn.ModuleDict:
     return nn.ModuleDict(
         {name: MODELS.build(cfg) for name, cfg in losses.items()}
     )
+
+
+def show_networks(
+    losses: nn.ModuleDict,
+    student: nn.Module,
+    teacher: nn.Module,
+    chunk_size: int | None,
+) -> None:
+    """Show both networks to losses that look into them.
+
+    Args:
+        losses (nn.ModuleDict): Of :func:`build_losses`.
+        student (nn.Module): The student's backbone.
+        teacher (nn.Module): The teacher's.
+        chunk_size (int, optional): ``model.forward_chunk_size``.
+
+    Raises:
+        ConfigError: They would see chunks, not the batch.
+    """
+    for name, loss in _watchers(losses):
+        if chunk_size is not None:
+            raise ConfigError(
+                f'model.losses.{name} ({type(loss).__name__}) compares what '
+                'happens inside of the student with a whole batch, but '
+                f'model.forward_chunk_size={chunk_size} passes parts of it, '
+                'and twice. Leave forward_chunk_size out, or choose a loss '
+                'of embeddings alone (SOCKETLoss: bn_weight=0).'
+            )
+        loss.watch(student, teacher)
+
+
+@contextmanager
+def watching(losses: nn.ModuleDict) -> Iterator[None]:
+    """Let losses that look into the student see what it does within this."""
+    with ExitStack() as stack:
+        for _, loss in _watchers(losses):
+            stack.enter_context(loss.watching())
+        yield
+
+
+def _watchers(losses):
+    for name, loss in losses.items():
+        if getattr(loss, 'watches_networks', False):
+            yield name, loss
 
 
 def compare(
@@ -57,7 +104,8 @@ def compare(
         dict[str, Tensor]: ``loss_<name>`` of a scalar, a dict as it is.
 
     Raises:
-        ConfigError: Two losses log one key, or a queue gets no groups.
+        ConfigError: Two losses log one key, a queue gets no groups, or a
+            loss needs a queue and there is none.
     """
     if queue is not None and group_ids is None:
         raise ConfigError(
@@ -68,6 +116,13 @@ def compare(
     memory = None if queue is None else queue.view()
     results = {}
     for name, loss in losses.items():
+        if queue is None and getattr(loss, 'needs_memory', False):
+            raise ConfigError(
+                f'{where}.{name} ({type(loss).__name__}) compares with '
+                'earlier pairs alone, and there is no queue of them. Set '
+                "queue=dict(type='mmcmcd.FeatureQueue', size=..., "
+                "teacher_dim=..., student_dim=...), or candidates='all'."
+            )
         value = loss(student, teacher, memory, group_ids)
         terms = value if isinstance(value, dict) else {f'loss_{name}': value}
         add_terms(results, terms, f'{where}.{name}')

@@ -12,7 +12,13 @@ from .batch import (
     require_sides,
     valid_pixels,
 )
-from .comparison import add_terms, build_losses, compare
+from .comparison import (
+    add_terms,
+    build_losses,
+    compare,
+    show_networks,
+    watching,
+)
 from .dense_comparison import build_dense
 from .frozen_teacher import FrozenTeacher
 from .gradient_cache import (
@@ -39,8 +45,9 @@ class CrossModalDistiller(BaseModel):
         student (dict): Config of a backbone of mmpretrain or mmseg.
         losses (dict[str, dict], optional): Named configs of losses of whole
             images. Each is called as ``loss(student, teacher, memory,
-            group_ids)`` and logged as ``loss_<name>``. Defaults to None,
-            which needs ``dense``.
+            group_ids)`` and logged as ``loss_<name>``. Those that look into
+            the networks, such as :class:`SOCKETLoss`, are shown both
+            backbones (``watch``). Defaults to None, which needs ``dense``.
         teacher_projector (dict, optional): Config of a neck on the teacher,
             frozen like it and loaded through its own ``init_cfg``.
         source_norm (dict, optional): Config of a norm layer without trained
@@ -139,6 +146,13 @@ class CrossModalDistiller(BaseModel):
                 momentum_student, self._trained_networks()
             )
         )
+        # After the momentum student, a copy that nobody needs to look into.
+        show_networks(
+            self.losses,
+            self.student_backbone,
+            self.teacher.module['teacher'],
+            forward_chunk_size,
+        )
         self.register_state_dict_post_hook(_note_space)
 
     def _check_last_stage(self):
@@ -223,7 +237,8 @@ class CrossModalDistiller(BaseModel):
         _require_sides(inputs)
         require_several(inputs['source'])
         teacher = self._extract_source(inputs['source'])
-        student = self._extract_target(inputs['target'])
+        with watching(self.losses):
+            student = self._extract_target(inputs['target'])
         groups = group_ids(data_samples, student.rows.device)
         results = compare(
             student.rows,

@@ -127,6 +127,12 @@ class DenseComparison(BaseModule):
             )
 
     def _check_candidates(self):
+        if getattr(self.loss, 'needs_memory', False):
+            raise ConfigError(
+                f'{self.where}: {type(self.loss).__name__} compares with a '
+                'queue alone, and dense comparisons have none. Choose '
+                "candidates='all' in its loss."
+            )
         kinds = ('compares_teachers', 'compares_students')
         chosen = self.candidates != 'batch' or self.exclusion_radius
         if chosen and not any(getattr(self.loss, k, True) for k in kinds):

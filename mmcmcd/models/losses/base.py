@@ -1,6 +1,6 @@
 """What all distillation losses share: checks, precision and candidates."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -68,6 +68,10 @@ class PairwiseLoss(nn.Module):
     compares_teachers = True
     #: Whether a row is compared with the students of other pairs.
     compares_students = False
+    #: Whether there is nothing to compare with but a memory.
+    needs_memory = False
+    #: Whether it looks into the networks, see :meth:`watch`.
+    watches_networks = False
     loss_weight = 1.0
 
     @property
@@ -145,6 +149,24 @@ class PairwiseLoss(nn.Module):
 
     def compare(self, rows: Rows) -> Tensor:
         """Compute the mean over the rows of this process."""
+        raise NotImplementedError
+
+    def watch(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Get to know the networks whose rows are compared.
+
+        ``CrossModalDistiller`` calls it once, after it was built, if
+        :attr:`watches_networks`.  In each step it then enters the context
+        :meth:`watching` while the student passes the batch.
+
+        Args:
+            student (nn.Module): The student's backbone, that is trained.
+            teacher (nn.Module): The teacher's, whose weights may be loaded
+                later. It must not become part of the loss's module tree.
+        """
+        raise NotImplementedError
+
+    def watching(self) -> AbstractContextManager:
+        """Return a context in which layers of the student may be recorded."""
         raise NotImplementedError
 
     def _gather(self, student, teacher, memory, left_out, sizes):

@@ -45,6 +45,11 @@ class CMCDLoss(PairwiseLoss):
         )
 
     @property
+    def needs_memory(self) -> bool:
+        """Whether CMD compares with a memory alone."""
+        return self.cmd is not None and self.cmd.needs_memory
+
+    @property
     def places_student(self) -> bool:
         """Whether one of the terms brings student to teacher rows."""
         terms = (self.cmd, self.cmc)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import tiled
+from .anchor_parts import sum_over_anchors
 from .candidates import Candidates, Keep
 
 # Rows below this length are not made longer than it would be.
@@ -104,6 +105,70 @@ def plain_soft_cross_entropy(
     if hidden is not None:
         losses = losses.masked_fill(hidden.all(dim=1), 0)
     return losses.mean()
+
+
+def soft_cross_entropy_with_memory(
+    student: Tensor,
+    student_memory: Tensor,
+    teacher: Tensor,
+    teacher_memory: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+    keep: Keep,
+    with_own: bool,
+) -> Tensor:
+    """Compute :func:`soft_cross_entropy` without the batch as candidates.
+
+    Args:
+        student (Tensor): Anchors, unit rows (N, D).
+        student_memory (Tensor): What students are compared with, constant
+            unit rows (K, D).
+        teacher (Tensor): Anchors, constant unit rows (N, D').
+        teacher_memory (Tensor): The same of teachers, (K, D').
+        student_temperature (float): Of the student's softmax.
+        teacher_temperature (float): Of the teacher's softmax.
+        keep (Keep): Tells which rows of the memory are of an anchor's group.
+        with_own (bool): Whether the anchor's own teacher is a candidate of
+            both; D' is D then.
+
+    Returns:
+        Tensor: The scalar mean over anchors; one without any candidate
+        counts as zero.
+    """
+    student_memory = student_memory.to(student.dtype)
+    teacher_memory = teacher_memory.to(teacher.dtype)
+
+    def scores(anchors, memory, temperature, at, hidden):
+        result = anchors[at] @ memory.T / temperature
+        if hidden is not None:
+            lowest = torch.finfo(result.dtype).min
+            result = result.masked_fill(hidden, lowest)
+        if with_own:
+            own = torch.linalg.vecdot(anchors[at], teacher[at])
+            own = own[:, None] / temperature
+            result = torch.cat([own, result], dim=1)
+        return result
+
+    def cost(at):
+        hidden = None
+        if keep.groups is not None:
+            hidden = keep.hidden_part('memory', at, slice(None))
+        target, predicted = (
+            scores(*side, at, hidden)
+            for side in (
+                (teacher, teacher_memory, teacher_temperature),
+                (student, student_memory, student_temperature),
+            )
+        )
+        losses = F.cross_entropy(
+            predicted, target.softmax(dim=1), reduction='none'
+        )
+        if hidden is not None and not with_own:
+            losses = losses.masked_fill(hidden.all(dim=1), 0)
+        return losses.sum()
+
+    num = len(student)
+    return sum_over_anchors(cost, num, len(student_memory) + 1) / num
 
 
 def info_nce(

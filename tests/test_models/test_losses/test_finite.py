@@ -11,13 +11,18 @@ from mmcmcd.apis import load_config
 from mmcmcd.apis.train import build_runner, prepare_train_config
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.losses import (
+    CMCDBlendLoss,
     CMCDLoss,
     CMCLoss,
     CMDLoss,
+    CosineLoss,
     CRDLoss,
+    CrossCLRLoss,
     FeatureL2Loss,
     Memory,
+    PKTLoss,
     PrototypeLoss,
+    RKDLoss,
     functional,
 )
 from mmcmcd.models.memory import FeatureQueue
@@ -37,6 +42,13 @@ LOSSES = dict(
     crd=lambda tau: CRDLoss(tau),
     l2=lambda tau: FeatureL2Loss(),
     l2_of_units=lambda tau: FeatureL2Loss(normalize=True),
+    cosine=lambda tau: CosineLoss(),
+    rkd=lambda tau: RKDLoss(),
+    pkt=lambda tau: PKTLoss(),
+    memory=lambda tau: CMDLoss('within', tau, tau, candidates='memory'),
+    memory_across=lambda tau: CMDLoss('cross', tau, tau, candidates='memory'),
+    blend=lambda tau: CMCDBlendLoss(0.4, tau, tau),
+    crossclr=lambda tau: CrossCLRLoss(tau),
     prototypes=lambda tau: PrototypeLoss(DIM, 4, tau, tau),
 )
 
