@@ -8,6 +8,8 @@ from .feature_map import (
     require_projection,
     save_feature_map,
 )
+from .modality_distance import MEASURES, Settings, measure_distance
+from .modality_distance_picture import save_distance_picture
 from .paired_embeddings import (
     EmbeddedPairs,
     Ranking,
@@ -19,16 +21,20 @@ from .segmentation_picture import save_segmentation_picture
 from .statistics import mean_interval
 
 __all__ = [
+    'MEASURES',
     'Correspondence',
     'EmbeddedPairs',
     'GalleryRow',
     'Hit',
     'Ranking',
+    'Settings',
     'mean_interval',
+    'measure_distance',
     'project_to_plane',
     'rank_partners',
     'require_projection',
     'save_correspondence_picture',
+    'save_distance_picture',
     'save_feature_map',
     'save_retrieval_gallery',
     'save_segmentation_picture',

@@ -1,6 +1,7 @@
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .exact_resume_hook import ExactResumeHook
 from .knn_hook import KNNHook
+from .modality_gap_hook import ModalityGapHook
 from .non_finite_guard_hook import NonFiniteGuardHook
 from .progress_hook import ProgressHook
 from .skipped_pairs_hook import SkippedPairsHook
@@ -14,6 +15,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'ExactResumeHook',
     'KNNHook',
+    'ModalityGapHook',
     'NonFiniteGuardHook',
     'ProgressHook',
     'SkippedPairsHook',
