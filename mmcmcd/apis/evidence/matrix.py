@@ -1,0 +1,373 @@
+"""What a matrix file says, and the runs that follow from it."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmcmcd.errors import ConfigError
+
+from ..cli import load_config
+from .job import Cell, Job
+
+STAGES = ('teacher', 'student', 'score')
+SPLITS = ('tune', 'test')
+# Stands for the seed of a run in the values of options.
+SEED = '{seed}'
+NO_TEACHER = ''
+_REQUIRED = (
+    'title',
+    'metric',
+    'seeds',
+    'teachers',
+    'downstream',
+    'budgets',
+    'splits',
+    'tuning',
+    'methods',
+)
+_OPTIONAL = dict(sweeps={}, student_metrics=(), notes='')
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to a student.
+
+    Attributes:
+        name (str): Of its rows in the tables.
+        config (str, optional): What trains the student; None: nothing does.
+        grid (tuple[dict]): Settings, options of the config each.
+        teacher (bool): Whether it has one.
+        ours (bool): Whether it is one of those that the others are compared
+            with; all others are baselines.
+    """
+
+    name: str
+    config: str | None = None
+    grid: tuple[dict, ...] = ({},)
+    teacher: bool = True
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One method, with a series of values of one thing.
+
+    Attributes:
+        name (str): What is changed, the label of its axis.
+        method (str): Which one.
+        teacher (str): By which one.
+        budget (str): Of labels.
+        seeds (tuple[int]): Repetitions.
+        values (dict[str, dict]): By value, options by stage.
+    """
+
+    name: str
+    method: str
+    teacher: str
+    budget: str
+    seeds: tuple[int, ...]
+    values: dict[str, dict]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Data set x teacher x method x budget of labels x seed.
+
+    Attributes:
+        path (Path): The file that it was read from.
+        title (str): Of its page.
+        metric (str): Figure of validation that counts, higher is better.
+        seeds (tuple[int]): Repetitions, each with a teacher (unless they
+            share one), students, draws of labels and heads of its own.
+        teachers (dict[str, dict]): By name ``config`` to train, or
+            ``checkpoint`` to take, and ``shared_seed``, the one seed of a
+            teacher that all repetitions share.
+        downstream (str): Config of step 3.
+        budgets (dict[str, dict]): By name options of ``downstream``.
+        splits (dict[str, dict]): Of 'tune' and 'test' options by stage.
+        tuning (dict): ``seeds``, ``budgets`` and ``teachers`` to choose
+            settings with.
+        methods (dict[str, Method]): By name.
+        sweeps (dict[str, Sweep]): By name.
+        student_metrics (Sequence[str]): Figures of validation of step 2 to
+            show, such as ``retrieval/target2source_mAP``.
+        notes (str): What its page should say.
+    """
+
+    path: Path
+    title: str
+    metric: str
+    seeds: tuple[int, ...]
+    teachers: dict[str, dict]
+    downstream: str
+    budgets: dict[str, dict]
+    splits: dict[str, dict]
+    tuning: dict
+    methods: dict[str, Method]
+    sweeps: dict[str, Sweep] = field(default_factory=dict)
+    student_metrics: tuple[str, ...] = ()
+    notes: str = ''
+
+    def cells(self, split: str, settings: dict[str, int]) -> list[Cell]:
+        """List the cells of a split.
+
+        Args:
+            split (str): 'tune' has every setting of the grids, with the
+                seeds, budgets and teachers of ``tuning``; 'test' that of
+                ``settings``, with all of them.
+            settings (dict[str, int]): Chosen index by method, 0 for those
+                that are not named.
+        """
+        tune = split == 'tune'
+        scope = self.tuning if tune else {}
+        seeds = scope.get('seeds', self.seeds)
+        budgets = scope.get('budgets', self.budgets)
+        teachers = scope.get('teachers', self.teachers)
+        found = []
+        for seed, method in itertools.product(seeds, self.methods.values()):
+            chosen = [settings.get(method.name, 0)]
+            for setting, teacher, budget in itertools.product(
+                range(len(method.grid)) if tune else chosen,
+                teachers if method.teacher else [NO_TEACHER],
+                budgets,
+            ):
+                found.append(
+                    self._cell(split, method, teacher, setting, budget, seed)
+                )
+        return found
+
+    def sweep_cells(
+        self, sweep: Sweep, settings: dict[str, int]
+    ) -> list[Cell]:
+        """List the cells of a sweep, on the split 'tune'."""
+        method = self.methods[sweep.method]
+        setting = settings.get(method.name, 0)
+        return [
+            self._cell(
+                'tune',
+                method,
+                sweep.teacher,
+                setting,
+                sweep.budget,
+                seed,
+                (sweep.name, value),
+            )
+            for value in sweep.values
+            for seed in sweep.seeds
+        ]
+
+    def _cell(self, split, method, teacher, setting, budget, seed, swept=()):
+        changed = self.sweeps[swept[0]].values[swept[1]] if swept else {}
+
+        def options(stage, *more):
+            merged = {**self.splits[split].get(stage, {})}
+            for part in (*more, changed.get(stage, {})):
+                merged.update(part)
+            return _with_seed(merged, seed)
+
+        needs = ()
+        if teacher:
+            needs = (self._teacher(split, teacher, seed, options('teacher')),)
+        student = ()
+        if method.config is not None:
+            title = f'{method.name} ({teacher})' if teacher else method.name
+            student = (
+                Job(
+                    'student',
+                    f'{title}, setting {setting}, seed {seed}',
+                    self._resolve(method.config),
+                    options('student', method.grid[setting]),
+                    seed,
+                    needs,
+                ),
+            )
+        score = Job(
+            'score',
+            f'{method.name}{f" ({teacher})" if teacher else ""}, setting '
+            f'{setting}, {budget} labels, seed {seed}',
+            self._resolve(self.downstream),
+            options('score', self.budgets[budget]),
+            seed,
+            student,
+        )
+        return Cell(
+            score=score,
+            split=split,
+            method=method.name,
+            teacher=teacher,
+            setting=setting,
+            budget=budget,
+            seed=seed,
+            sweep=swept,
+        )
+
+    def _teacher(self, split, name, seed, options):
+        entry = self.teachers[name]
+        if 'checkpoint' in entry:
+            return Job('file', name, entry['checkpoint'], {}, 0, ())
+        seed = entry.get('shared_seed', seed)
+        return Job(
+            'teacher',
+            f'teacher {name}, seed {seed}',
+            self._resolve(entry['config']),
+            options,
+            seed,
+            (),
+        )
+
+    def _resolve(self, config):
+        if '::' in config:
+            return config
+        return str((self.path.parent / config).resolve())
+
+
+def read_matrix(path: str | Path) -> Matrix:
+    """Read a matrix file and check it.
+
+    Args:
+        path (str | Path): A Python file as those of ``configs/evidence``.
+
+    Raises:
+        ConfigError: A field is missing, unknown or names what is not there.
+    """
+    cfg = load_config(str(path))
+    path = Path(cfg.filename)
+    fields = {
+        name: _plain(value)
+        for name, value in cfg._cfg_dict.items()
+        # Those that only help to write the file.
+        if not name.startswith('_')
+    }
+    missing = [name for name in _REQUIRED if name not in fields]
+    unknown = sorted(fields.keys() - {*_REQUIRED, *_OPTIONAL})
+    if missing or unknown:
+        raise ConfigError(
+            f"matrix '{path}': fields missing: {missing}, unknown: {unknown}. "
+            f'It has {", ".join((*_REQUIRED, *_OPTIONAL))}; see '
+            'configs/evidence/README.md.'
+        )
+    fields = {**_OPTIONAL, **fields}
+    methods = {
+        name: _read_method(path, name, entry)
+        for name, entry in fields.pop('methods').items()
+    }
+    sweeps = {
+        name: _read_sweep(path, name, entry)
+        for name, entry in fields.pop('sweeps').items()
+    }
+    matrix = Matrix(
+        path=path,
+        methods=methods,
+        sweeps=sweeps,
+        **dict(fields, seeds=tuple(fields['seeds'])),
+    )
+    _check(matrix)
+    return matrix
+
+
+def _read_method(path, name, entry):
+    entry = dict(entry or {})
+    unknown = sorted(entry.keys() - {'config', 'grid', 'teacher', 'ours'})
+    if unknown:
+        raise ConfigError(
+            f"matrix '{path}': method {name!r} has unknown fields {unknown}; "
+            'known are config, grid, teacher and ours.'
+        )
+    if not entry.get('config'):
+        entry['teacher'] = False
+    entry['grid'] = tuple(entry.get('grid') or ({},))
+    return Method(name, **entry)
+
+
+def _read_sweep(path, name, entry):
+    try:
+        return Sweep(name, **dict(entry, seeds=tuple(entry.get('seeds', ()))))
+    except TypeError as error:
+        raise ConfigError(
+            f"matrix '{path}': sweep {name!r} needs method, teacher, budget, "
+            f'seeds and values ({error}).'
+        ) from error
+
+
+def _check(matrix):
+    where = f"matrix '{matrix.path}'"
+    _require_known(f'{where}, splits', matrix.splits, SPLITS, 'splits', SPLITS)
+    for split, options in matrix.splits.items():
+        _require_known(f'{where}, splits.{split}', options, STAGES, 'stages')
+    for name, known in (
+        ('budgets', matrix.budgets),
+        ('teachers', matrix.teachers),
+    ):
+        chosen = matrix.tuning.get(name, known)
+        _require_known(f'{where}, tuning.{name}', chosen, known, name)
+    for name, entry in matrix.teachers.items():
+        if ('config' in entry) == ('checkpoint' in entry):
+            raise ConfigError(
+                f'{where}: teacher {name!r} needs either config or checkpoint.'
+            )
+    for sweep in matrix.sweeps.values():
+        place = f'{where}, sweeps[{sweep.name!r}]'
+        _require_known(place, [sweep.method], matrix.methods, 'methods')
+        _require_known(place, [sweep.teacher], matrix.teachers, 'teachers')
+        _require_known(place, [sweep.budget], matrix.budgets, 'budgets')
+        for value, options in sweep.values.items():
+            _require_known(f'{place}[{value!r}]', options, STAGES, 'stages')
+    configs = [matrix.downstream]
+    configs += [m.config for m in matrix.methods.values() if m.config]
+    configs += [t['config'] for t in matrix.teachers.values() if 'config' in t]
+    for config in configs:
+        if '::' not in config and not Path(matrix._resolve(config)).is_file():
+            raise ConfigError(
+                f"{where}: config '{config}' does not exist; paths count from "
+                f'{matrix.path.parent}.'
+            )
+
+
+def _require_known(where, names, known, what, needed=()):
+    unknown = sorted(set(names) - set(known))
+    missing = sorted(set(needed) - set(names))
+    if unknown or missing:
+        raise ConfigError(
+            f'{where}: unknown {what} {unknown}, missing {missing}; there '
+            f'are {sorted(known)}.'
+        )
+
+
+def _with_seed(value, seed):
+    """Put the seed of a run into its options."""
+    if isinstance(value, dict):
+        return {k: _with_seed(v, seed) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_seed(v, seed) for v in value)
+    if value == SEED:
+        return seed
+    return value.replace(SEED, str(seed)) if type(value) is str else value
+
+
+def _plain(value):
+    """Plain dicts in place of ConfigDicts, whose attributes would mislead."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def unique_jobs(cells: Sequence[Cell]) -> list[Job]:
+    """List the runs of cells, each once, before those that need it.
+
+    Args:
+        cells (Sequence[Cell]): Many share teachers and students.
+    """
+    found = {}
+
+    def add(job):
+        for need in job.needs:
+            add(need)
+        if job.kind != 'file':
+            found.setdefault(job, None)
+
+    for cell in cells:
+        add(cell.score)
+    return list(found)
