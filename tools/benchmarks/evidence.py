@@ -27,6 +27,7 @@ from mmcmcd.apis.evidence import (
     write_settings,
 )
 from mmcmcd.apis.evidence.matrix import unique_jobs
+from mmcmcd.apis.evidence.results import Results
 from mmcmcd.apis.evidence.settings import default_settings_file
 from mmcmcd.errors import ConfigError
 
@@ -70,6 +71,12 @@ def parse_args(argv=None):
         '--sweeps',
         action='store_true',
         help='run the sweeps of the matrix, not its cells',
+    )
+    parser.add_argument(
+        '--known',
+        type=Path,
+        metavar='FILE.jsonl',
+        help='of an earlier report: cells that it has are not run',
     )
     parser.add_argument(
         '--retry-failed', action='store_true', help='try these again'
@@ -120,6 +127,11 @@ def wanted_cells(matrix, args, settings):
             raise ConfigError(
                 f'--{name} {sorted(unknown)}: the matrix has {[*known]}.'
             )
+    done = Results(matrix.metric, ())
+    if args.known is not None:
+        if not args.known.is_file():
+            raise ConfigError(f"--known '{args.known}' does not exist.")
+        done.read(args.known)
     return [
         cell
         for cell in cells
@@ -129,13 +141,14 @@ def wanted_cells(matrix, args, settings):
             or args.seeds is None
             or cell.seed in args.seeds
         )
+        and not done.has(cell)
     ]
 
 
 def in_turn(jobs, worker):
     """Jobs in the order of a worker, so that each begins at its own seed."""
     seeds = list(dict.fromkeys(job.seed for job in jobs))
-    first = worker % len(seeds)
+    first = worker % max(len(seeds), 1)
     order = [*seeds[first:], *seeds[:first]]
     return sorted(jobs, key=lambda job: order.index(job.seed))
 

@@ -245,7 +245,7 @@ def read_matrix(path: str | Path) -> Matrix:
         raise ConfigError(
             f"matrix '{path}': fields missing: {missing}, unknown: {unknown}. "
             f'It has {", ".join((*_REQUIRED, *_OPTIONAL))}; see '
-            'configs/evidence/README.md.'
+            'docs/evidence.md.'
         )
     fields = {**_OPTIONAL, **fields}
     methods = {

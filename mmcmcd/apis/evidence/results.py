@@ -76,6 +76,10 @@ class Results:
         """What is known of a cell; None if nothing is."""
         return self.lines.get(cell.score.fingerprint)
 
+    def has(self, cell: Cell) -> bool:
+        """Whether the figure of a cell is known."""
+        return self.metric in (self.line(cell) or {})
+
     def by_seed(self, cells: Sequence[Cell]) -> dict[int, float]:
         """The figures of cells that differ in their seed."""
         lines = {cell.seed: self.line(cell) for cell in cells}

@@ -1,0 +1,105 @@
+"""The commands of the experiment matrix, as a user types them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO
+from utd_mhad_sample import write_sample
+
+TOOL = REPO / 'tools/benchmarks/evidence.py'
+CONFIGS = REPO / 'configs'
+TEXT = f"""
+title = 'Small'
+metric = 'accuracy/top1'
+seeds = [0, 1]
+teachers = dict(labels=dict(
+    config='{CONFIGS}/pretrain/supervised_tcn_utdmhad_skeleton.py'))
+downstream = '{CONFIGS}/downstream/inertial_utdmhad_ft.py'
+budgets = {{'1': {{'train_dataloader.dataset.labels_per_class': 1}}}}
+_steps = {{'train_cfg.max_iters': 2}}
+_epoch = {{'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 16}}
+_stages = dict(teacher=_steps, student=_epoch, score=_steps)
+splits = dict(tune=_stages, test=_stages)
+tuning = dict(seeds=[0])
+methods = {{'scratch': None, 'CMC': dict(
+    config='{CONFIGS}/baselines/inertial_utdmhad_cmc.py', ours=True,
+    grid=[{{'model.losses.cmc.temperature': t}} for t in (0.1, 0.4)])}}
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('evidence')
+    write_sample(folder / 'data/utd_mhad')
+    (folder / 'small.py').write_text(TEXT)
+    return folder
+
+
+def call(folder, *words):
+    return subprocess.run(
+        [sys.executable, str(TOOL), *words],
+        cwd=folder,
+        env=dict(
+            os.environ,
+            MMCMCD_REALDATA=str(folder / 'data'),
+            OMP_NUM_THREADS='1',
+        ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_tune_run_report(folder):
+    done = call(folder, 'tune', 'small.py', '--jobs', '2')
+    assert done.returncode == 0, done.stderr
+    assert 'of ours: CMC' in done.stdout
+    chosen = json.loads((folder / 'small.json').read_text())
+    assert chosen['settings']['CMC'] in (0, 1)
+
+    done = call(folder, 'run', 'small.py', '--jobs', '2', '--seeds', '0')
+    assert done.returncode == 0, done.stderr
+    # What tuning did serves the test, where both are the same.
+    assert 'scores 2/2; ' in done.stdout
+    records = sorted((folder / 'work_dirs').rglob('record.json'))
+    stamps = [path.stat().st_mtime_ns for path in records]
+    done = call(folder, 'run', 'small.py')
+    assert done.returncode == 0, done.stderr
+    assert [path.stat().st_mtime_ns for path in records] == stamps
+    assert len([*(folder / 'work_dirs').rglob('record.json')]) > len(records)
+
+    done = call(folder, 'report', 'small.py', '--out', 'page.md')
+    assert done.returncode == 0, done.stderr
+    page = (folder / 'page.md').read_text()
+    assert '4 of 4 cells' in page and '2 seeds' in page
+    lines = (folder / 'page.jsonl').read_text().splitlines()
+    assert {json.loads(line)['seed'] for line in lines} == {0, 1}
+    # Somebody else has the figures, and need not run anything.
+    known = ('--work-dir', 'empty', '--known', 'page.jsonl')
+    done = call(folder, 'run', 'small.py', *known)
+    assert done.returncode == 0, done.stderr
+    assert not [*(folder / 'empty').rglob('record.json')]
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['run', 'other.py'], "config file 'other.py' does not exist"),
+        (['run', 'small.py', '--seeds', '7'], r'--seeds [7]: the matrix has'),
+        (['run', 'small.py', '--jobs', '0'], '--jobs and --threads must be 1'),
+        (['report', 'small.py'], 'report needs --out NAME.md'),
+        (
+            ['run', 'small.py', '--settings', 'no.json'],
+            "--settings 'no.json' does not exist",
+        ),
+    ],
+    ids=['matrix', 'seeds', 'jobs', 'out', 'settings'],
+)
+def test_errors_are_one_line(folder, words, message):
+    done = call(folder, *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ') and message in done.stderr
+    assert 'Traceback' not in done.stderr
