@@ -9,7 +9,9 @@ notes = (
     'teacher has seen the labels of the recordings that the student learns '
     'from: with it labels are spared for the student, not altogether.')
 metric = 'accuracy/top1'
-student_metrics = ('retrieval/target2source_mAP', )
+student_metrics = (
+    'retrieval/target2source_mAP', 'gap_mmd', 'gap_tv_similarity', 'gap_cka')
+student_hooks = (dict(type='mmcmcd.ModalityGapHook'), )
 seeds = list(range(10))
 teachers = dict(
     simclr=dict(config='../pretrain/simclr_tcn_utdmhad_skeleton.py'),
@@ -110,4 +112,38 @@ methods = {
          _loss + 'cmcd_blend.teacher_temperature': t}
         for alpha in (0.4, 0.8) for t in (0.2, 0.4)
     ], ours=True),
+}
+
+# One thing at a time, with subjects 1 and 3 (215 pairs) to learn from.
+_pairs = 215
+
+
+def _sweep(values, stage='student', method='CMC (CLIP, LiT)'):
+    return dict(
+        method=method, teacher='supervised', budget='2', seeds=[0, 1, 2],
+        values={str(name): {stage: options}
+                for name, options in values.items()})
+
+
+def _every(step):
+    return {f'{_train}.indices': list(range(0, _pairs, step))}
+
+
+sweeps = {
+    'temperature': _sweep({
+        t: {_loss + 'cmc.temperature': t}
+        for t in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)}),
+    'queue': _sweep({
+        size: {'model.queue': size and dict(
+            type='mmcmcd.FeatureQueue', size=size,
+            teacher_dim=128, student_dim=128)}
+        for size in (None, 64, 128)}),
+    'batch': _sweep({
+        b: {'train_dataloader.batch_size': b} for b in (16, 32, 64, 128)}),
+    'pairs m': _sweep({72: _every(3), 108: _every(2), 215: _every(1)}),
+    'source samples M': _sweep(
+        {72: _every(3), 108: _every(2), 215: _every(1)}, 'teacher'),
+    'labels n a class': _sweep(
+        {n: {f'{_train}.labels_per_class': n} for n in (1, 2, 4, 6)},
+        'score'),
 }

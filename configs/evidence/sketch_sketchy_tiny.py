@@ -10,7 +10,8 @@ notes = (
 metric = 'accuracy/top1'
 student_metrics = (
     'retrieval/target2source_mAP', 'retrieval/target2source_R@10',
-    'knn/top1')
+    'knn/top1', 'gap_mmd', 'gap_tv_similarity', 'gap_cka')
+student_hooks = (dict(type='mmcmcd.ModalityGapHook'), )
 seeds = [0, 1, 2, 3, 4]
 teachers = dict(simclr=dict(
     config='../pretrain/simclr_r18_sketchy_tiny_photo.py', shared_seed=0))

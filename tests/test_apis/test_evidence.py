@@ -373,3 +373,42 @@ def test_figures_of_the_page(matrix, tmp_path):
         write_report(
             matrix, empty, settings, tmp_path / 'other.md', 'the command'
         )
+
+
+def test_distance_is_set_against_the_result(path, tmp_path):
+    path.write_text(
+        path.read_text()
+        + textwrap.dedent("""
+            student_metrics = ('gap_mmd', )
+            student_hooks = [dict(type='mmcmcd.ModalityGapHook')]
+            methods.update({f'CMC {i}': dict(
+                config=_base + 'cmc.py',
+                grid=[{'model.losses.cmc.temperature': 0.1 + i}])
+                for i in range(6)})
+            """)
+    )
+    matrix, place = read_matrix(path), Workplace(tmp_path / 'work')
+    cells = matrix.cells('test', {})
+    for cell in cells:
+        name, _, number = cell.method.partition(' ')
+        gap = int(number or 9)
+        score = -gap if cell.budget == '1' else gap**2 % 7
+        record(place, cell.score, float(score + cell.seed))
+        for student in cell.score.needs:
+            hooks = [
+                hook.type for hook in student.make_config(['x']).custom_hooks
+            ]
+            assert ('mmcmcd.ModalityGapHook' in hooks) == (name != 'SimCLR')
+            if not place.folder(student).exists():
+                record(place, student, 0.0, gap_mmd=gap + 0.1 * cell.seed)
+    out = tmp_path / 'page.md'
+    write_report(matrix, place, read_settings(matrix), out, 'command')
+    row = next(
+        line
+        for line in out.read_text().splitlines()
+        if line.startswith('| gap_mmd | labels | -')
+    )
+    # L2 and CMC share a gap of 9 and the lowest result.
+    assert '| -1.00 [-1.00, -1.00] |' in row
+    other = row.split('|')[4]
+    assert -1 < float(other.split()[0]) < 1

@@ -148,7 +148,7 @@ def wanted_cells(matrix, args, settings):
 def in_turn(jobs, worker):
     """Jobs in the order of a worker, so that each begins at its own seed."""
     seeds = list(dict.fromkeys(job.seed for job in jobs))
-    first = worker % max(len(seeds), 1)
+    first = worker % len(seeds)
     order = [*seeds[first:], *seeds[:first]]
     return sorted(jobs, key=lambda job: order.index(job.seed))
 
@@ -175,6 +175,9 @@ def main():
         print(args.out)
         return
     jobs = unique_jobs(wanted_cells(matrix, args, settings))
+    if not jobs:
+        print('nothing to run: all cells are known')
+        return
     if args.worker is not None:
         work(
             place,

@@ -32,6 +32,7 @@ class Job:
         options (dict): What replaces values of it, by dotted keys.
         seed (int): Of everything random.
         needs (tuple[Job]): The run, if any, whose weights it takes.
+        hooks (tuple[dict]): Configs of more hooks.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Job:
     options: dict
     seed: int
     needs: tuple['Job', ...] = ()
+    hooks: tuple[dict, ...] = ()
 
     def __eq__(self, other):
         return self.fingerprint == other.fingerprint
@@ -98,6 +100,8 @@ class Job:
                 init.init_cfg = None
         elif weights:
             cfg.model.teacher.init_cfg.checkpoint = weights[0]
+        if self.hooks:
+            cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), *self.hooks]
         loop = cfg.train_cfg
         length = loop.get('max_epochs') or loop.max_iters
         loop.val_interval = length + 1

@@ -26,7 +26,7 @@ _REQUIRED = (
     'tuning',
     'methods',
 )
-_OPTIONAL = dict(sweeps={}, student_metrics=(), notes='')
+_OPTIONAL = dict(sweeps={}, student_metrics=(), student_hooks=(), notes='')
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ class Matrix:
         sweeps (dict[str, Sweep]): By name.
         student_metrics (Sequence[str]): Figures of validation of step 2 to
             show, such as ``retrieval/target2source_mAP``.
+        student_hooks (Sequence[dict]): Configs of hooks that students of a
+            teacher get beside those of their configs.
         notes (str): What its page should say.
     """
 
@@ -107,6 +109,7 @@ class Matrix:
     methods: dict[str, Method]
     sweeps: dict[str, Sweep] = field(default_factory=dict)
     student_metrics: tuple[str, ...] = ()
+    student_hooks: tuple[dict, ...] = ()
     notes: str = ''
 
     def cells(self, split: str, settings: dict[str, int]) -> list[Cell]:
@@ -180,6 +183,7 @@ class Matrix:
                     options('student', method.grid[setting]),
                     seed,
                     needs,
+                    tuple(self.student_hooks) if needs else (),
                 ),
             )
         score = Job(

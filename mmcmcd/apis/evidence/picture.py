@@ -50,7 +50,7 @@ def draw_methods(table, path: Path) -> None:
                 capsize=2,
                 color=colors.get(teacher, _GREY),
             )
-        axis.set_title(f'{budget} labels', fontsize=10)
+        axis.set_title(f'labels: {budget}', fontsize=10)
         axis.grid(axis='x', color='0.9')
     axes[0][0].set_yticks(range(len(names)), names)
     for label, method in zip(

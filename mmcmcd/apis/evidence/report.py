@@ -5,7 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mmcmcd.analysis import mean_interval
+from mmcmcd.analysis.generalization_picture import spearman_interval
 from mmcmcd.atomic_files import write_text
 from mmcmcd.errors import ConfigError
 
@@ -15,6 +18,9 @@ from .results import Results
 from .work import Workplace
 
 _SCRATCH = 'scratch'
+_GAP = 'gap_'
+# Of a correlation.
+_FEWEST_POINTS = 6
 
 
 def write_report(
@@ -70,7 +76,7 @@ def write_report(
     draw_methods(table, picture)
     parts.append(f'![{matrix.metric} by method]({picture.name})')
     parts += [table.of_teacher(teacher) for teacher in matrix.teachers]
-    parts.append(table.of_students())
+    parts += [table.of_students(), table.of_distances()]
     if any(results.by_seed(part) for part in sweeps.values()):
         picture = out.with_name(f'{out.stem}_sweeps.png')
         draw_sweeps(matrix, results, sweeps, picture)
@@ -182,12 +188,12 @@ class Table:
                 [label]
                 + [self._gain(teacher, b, name, best[b]) for b in budgets]
             )
-        head = ['method', *(f'{b} labels' for b in budgets)]
+        head = ['method', *map(_labels, budgets)]
         parts.append(f'{self.matrix.metric}:')
         parts.append(_table([*head, 'seeds'], first))
         if gains:
             parts += ['Gain over scratch:', _table(head, gains)]
-        named = ', '.join(f'{b} labels: {best[b]}' for b in budgets)
+        named = '; '.join(f'{_labels(b)}: {best[b]}' for b in budgets)
         parts.append(f'Difference to the best baseline ({named}):')
         parts.append(_table(head, behind))
         return '\n\n'.join(parts)
@@ -215,6 +221,53 @@ class Table:
             return ''
         head = ['method', 'teacher', *metrics]
         return '## The students, without labels\n\n' + _table(head, rows)
+
+    def of_distances(self):
+        """How figures of the gap go with those of step 3, over methods."""
+        rows = []
+        for metric in self.matrix.student_metrics:
+            if not metric.startswith(_GAP):
+                continue
+            for teacher in self.matrix.teachers:
+                row = [metric, teacher]
+                for budget in self.matrix.budgets:
+                    points = self._points(metric, teacher, budget)
+                    if len(points) < _FEWEST_POINTS:
+                        row.append('')
+                        continue
+                    rho, low, high = spearman_interval(
+                        *zip(*points, strict=True)
+                    )
+                    row.append(f'{rho:+.2f} [{low:+.2f}, {high:+.2f}]')
+                rows.append(row)
+        if not any(any(row[2:]) for row in rows):
+            return ''
+        head = ['gap', 'teacher', *(_labels(b) for b in self.matrix.budgets)]
+        return (
+            '## Does distance explain the result?\n\n'
+            f"Spearman's correlation of the gap after step 2 with "
+            f'{self.matrix.metric}, over methods (means over seeds), with a '
+            'bootstrap interval over methods. Negative: the nearer, the '
+            'better.\n\n' + _table(head, rows)
+        )
+
+    def _points(self, metric, teacher, budget):
+        points = []
+        for name, key in self.rows(teacher).items():
+            lines = [
+                line
+                for cell in self.cells[(*key, budget)]
+                if metric
+                in (line := self.results.line(cell) or {}).get('student', {})
+            ]
+            if lines and self.matrix.methods[name].teacher:
+                points.append(
+                    (
+                        np.mean([line['student'][metric] for line in lines]),
+                        np.mean([line[self.matrix.metric] for line in lines]),
+                    )
+                )
+        return points
 
     def _number(self, key, budgets):
         return min(len(self.figures[(*key, b)]) for b in budgets)
@@ -338,6 +391,10 @@ def _reproduce(lines, figures, command):
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _labels(budget):
+    return f'labels: {budget}'
 
 
 def _plain(values):
