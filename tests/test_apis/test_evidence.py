@@ -395,10 +395,9 @@ def test_distance_is_set_against_the_result(path, tmp_path):
         score = -gap if cell.budget == '1' else gap**2 % 7
         record(place, cell.score, float(score + cell.seed))
         for student in cell.score.needs:
-            hooks = [
-                hook.type for hook in student.make_config(['x']).custom_hooks
-            ]
-            assert ('mmcmcd.ModalityGapHook' in hooks) == (name != 'SimCLR')
+            cfg = student.make_config(['x'] * len(student.needs))
+            types = [hook.type for hook in cfg.custom_hooks]
+            assert ('mmcmcd.ModalityGapHook' in types) == (name != 'SimCLR')
             if not place.folder(student).exists():
                 record(place, student, 0.0, gap_mmd=gap + 0.1 * cell.seed)
     out = tmp_path / 'page.md'
