@@ -1,5 +1,7 @@
 # Inertial students of UTD-MHAD: every method, two teachers, ten seeds.
 title = 'Evidence: inertial students of UTD-MHAD'
+# Stand for {pair} etc. in paths.
+names = dict(pair='inertial_utdmhad', network='tcn', target='inertial')
 notes = (
     'UTD-MHAD: 27 actions, 431 recordings of four people. Teacher: skeletons. '
     'Student: an inertial sensor. Subjects 1, 3 and 5 are the 323 unlabelled '
@@ -16,7 +18,7 @@ seeds = list(range(10))
 teachers = dict(
     simclr=dict(config='../pretrain/simclr_tcn_utdmhad_skeleton.py'),
     supervised=dict(config='../pretrain/supervised_tcn_utdmhad_skeleton.py'))
-downstream = '../downstream/inertial_utdmhad_ft.py'
+downstream = '../downstream/{pair}_ft.py'
 _train = 'train_dataloader.dataset'
 budgets = {
     str(n): {f'{_train}.labels_per_class': n, f'{_train}.draw': '{seed}'}
@@ -57,17 +59,17 @@ def _one(key, *values):
 
 def _baseline(name, grid, **kwargs):
     return dict(
-        config=f'../baselines/inertial_utdmhad_{name}.py', grid=grid, **kwargs)
+        config=f'../baselines/{{pair}}_{name}.py', grid=grid, **kwargs)
 
 
 _loss = 'model.losses.'
 methods = {
     'scratch': None,
     'SimCLR on the target': dict(
-        config='../pretrain/simclr_tcn_utdmhad_inertial.py', teacher=False,
+        config='../pretrain/simclr_{network}_utdmhad_{target}.py', teacher=False,
         grid=_by_rate('model.head.temperature', 0.1, 0.3)),
     'MoCo on the target': dict(
-        config='../pretrain/moco_tcn_utdmhad_inertial.py', teacher=False,
+        config='../pretrain/moco_{network}_utdmhad_{target}.py', teacher=False,
         grid=_by_rate('model.head.temperature', 0.1, 0.2)),
     'feature L2': _baseline(
         'feature_l2', _by_rate(_loss + 'feature_l2.normalize', False, True)),
@@ -91,14 +93,14 @@ methods = {
     'CMC (CLIP, LiT)': _baseline(
         'cmc', _one('cmc.temperature', 0.1, 0.2, 0.4, 0.8), ours=True),
     'CMD + CMC': dict(
-        config='../cmcd/inertial_utdmhad.py', ours=True, grid=[
+        config='../cmcd/{pair}.py', ours=True, grid=[
             {_loss + 'cmcd.cmd.teacher_temperature': t,
              _loss + 'cmcd.cmd.student_temperature': t,
              _loss + 'cmcd.cmc.temperature': c}
             for t in (0.2, 0.4) for c in (0.2, 0.4)
         ]),
     'CMD cross + L2': dict(
-        config='../cmcd/inertial_utdmhad.py', ours=True, grid=[
+        config='../cmcd/{pair}.py', ours=True, grid=[
             {'model.losses': dict(
                 _delete_=True,
                 cmd=dict(type='mmcmcd.CMDLoss', form='cross',

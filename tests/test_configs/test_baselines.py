@@ -16,6 +16,7 @@ PAIRS = (
     'sketch_sketchy_tiny',
     'sketch_sketchy',
     'inertial_utdmhad',
+    'depthvideo_utdmhad',
 )
 METHODS = (
     'feature_l2',

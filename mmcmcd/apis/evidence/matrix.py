@@ -26,7 +26,9 @@ _REQUIRED = (
     'tuning',
     'methods',
 )
-_OPTIONAL = dict(sweeps={}, student_metrics=(), student_hooks=(), notes='')
+_OPTIONAL = dict(
+    names={}, sweeps={}, student_metrics=(), student_hooks=(), notes=''
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Matrix:
             settings with.
         methods (dict[str, Method]): By name.
         sweeps (dict[str, Sweep]): By name.
+        names (dict[str, str]): What stands for ``{name}`` in paths, so that
+            another matrix can inherit them.
         student_metrics (Sequence[str]): Figures of validation of step 2 to
             show, such as ``retrieval/target2source_mAP``.
         student_hooks (Sequence[dict]): Configs of hooks that students of a
@@ -108,6 +112,7 @@ class Matrix:
     tuning: dict
     methods: dict[str, Method]
     sweeps: dict[str, Sweep] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     student_metrics: tuple[str, ...] = ()
     student_hooks: tuple[dict, ...] = ()
     notes: str = ''
@@ -221,6 +226,8 @@ class Matrix:
         )
 
     def _resolve(self, config):
+        for name, text in self.names.items():
+            config = config.replace(f'{{{name}}}', text)
         if '::' in config:
             return config
         return str((self.path.parent / config).resolve())
