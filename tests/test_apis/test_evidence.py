@@ -22,6 +22,7 @@ from mmcmcd.apis.evidence import job as job_module
 from mmcmcd.apis.evidence.matrix import unique_jobs
 from mmcmcd.apis.evidence.tape import TapeStore
 from mmcmcd.apis.evidence.work import _MAX_STARTS, DONE, FAILED, OPEN
+from mmcmcd.engine import ProgressHook
 from mmcmcd.errors import ConfigError
 
 CONFIGS = REPO / 'configs'
@@ -161,7 +162,9 @@ def test_runs_are_told_apart_by_what_they_do(path, monkeypatch, tmp_path):
         ('score=_', 'scores=_', r"unknown stages \['scores'\]"),
         ("method='CMC'", "method='CMD'", r"unknown methods \['CMD'\]"),
         ('ours=True', 'our=True', r"unknown fields \['our'\]"),
-        ("budget='1', ", '', "sweep 'temperature' needs"),
+        ("budget='1', ", '', r"sweeps.*missing \['budget'\]"),
+        ('seeds = [0, 1, 2]', 'seeds = 3', 'seeds must be a list'),
+        ('tuning = dict(seeds', 'tuning = dict(seed', r"unknown .*'seed'"),
         ('shared_seed=0', "checkpoint='x.pth'", 'either config or check'),
     ],
 )
@@ -234,6 +237,8 @@ def test_tapes_keep_within_their_limit():
     for key, size in (('a', 10), ('b', 10), ('c', 20)):
         store.open(key)
         for place in range(2):
+            store.begin()
+            store.open(key)
             store.add(key, (place,), torch.zeros(size // 4 * 2))
             assert store.used <= 100
     assert not store.open('a')
@@ -241,6 +246,62 @@ def test_tapes_keep_within_their_limit():
     large = store.open('large')
     store.add('large', (0,), torch.zeros(1000))
     assert not large
+
+
+def test_a_run_keeps_what_it_plays():
+    """Its batches do not give way to its embeddings."""
+    store = TapeStore(100)
+    store.begin()
+    batches, rows = store.open('batches'), store.open('rows')
+    for place in range(10):
+        store.add('batches', (place,), torch.zeros(5))
+        store.add('rows', (place,), torch.zeros(5))
+    assert len(batches) + len(rows) == 5 and (0,) in batches and rows
+    # The next run may push them out.
+    store.begin()
+    store.open('others')
+    store.add('others', (0,), torch.zeros(25))
+    assert store.used == 100 and not store.open('batches')
+
+
+def test_a_stop_before_validation_loses_no_figure(
+    path, data, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('MMCMCD_REALDATA', str(data))
+    job_module._load.cache_clear()
+    cell = read_matrix(path).cells('test', {})[0]
+    straight, stopped = (Workplace(tmp_path / name) for name in 'ab')
+    work(straight, [cell.score], 1, 0)
+
+    class Stop(SystemExit):
+        pass
+
+    def stop(self, runner, metrics=None):
+        raise Stop
+
+    with monkeypatch.context() as context:
+        context.setattr(ProgressHook, 'before_val', stop, raising=False)
+        context.setattr(ProgressHook, 'before_val_epoch', stop, raising=False)
+        with pytest.raises(Stop):
+            work(stopped, [cell.score], 1, 0)
+    assert stopped.state(cell.score) == OPEN
+    work(stopped, [cell.score], 1, 0)
+    found = stopped.record(cell.score)['metrics']
+    assert found == straight.record(cell.score)['metrics'] and found
+
+
+def test_options_without_a_place_are_named(path):
+    change(path, 'val_dataloader.dataset', 'val_datalaoder.dataset')
+    cell = read_matrix(path).cells('tune', {})[-1]
+    with pytest.raises(ConfigError, match="has no 'val_datalaoder' but"):
+        cell.score.fingerprint  # noqa: B018
+
+
+def test_configs_that_do_not_suit_are_named(path):
+    change(path, 'downstream/inertial_utdmhad_ft', 'cmcd/inertial_utdmhad')
+    cell = read_matrix(path).cells('test', {})[0]
+    with pytest.raises(ConfigError, match='downstream needs model.backbone'):
+        cell.score.fingerprint  # noqa: B018
 
 
 def test_failures_are_kept_and_the_others_go_on(
@@ -268,7 +329,7 @@ def test_failures_are_kept_and_the_others_go_on(
     assert sum(map(len, results.failures(cells).values())) == 2
     page = out.read_text()
     assert '(1 FAILED)' in page and 'temperature must be positive' in page
-    assert page.count('not run') > 3
+    assert page.count('none') > 3
     place.forget_failures(jobs)
     assert {place.state(j) for j in jobs} == {DONE, OPEN}
     # One that ends its process without a word is not tried for ever.
@@ -327,9 +388,12 @@ def test_the_best_setting_is_chosen(matrix, path, tmp_path):
     assert content['contender'] == 'CMC'
     # It lies beside the matrix, where it is found.
     assert read_settings(matrix) == content
-    change(path, '(0.1, 0.4)', '(0.1, )')
-    with pytest.raises(ConfigError, match='chooses setting 1 of'):
+    change(path, '(0.1, 0.4)', '(0.1, 0.3)')
+    with pytest.raises(ConfigError, match=r"other grids.*'CMC'"):
         read_settings(read_matrix(path))
+    (tmp_path / 'small.json').write_text('{"settings": {}}')
+    with pytest.raises(ConfigError, match='is not what tune writes'):
+        read_settings(matrix)
 
 
 def test_figures_of_the_page(matrix, tmp_path):
@@ -360,7 +424,9 @@ def test_figures_of_the_page(matrix, tmp_path):
     mean, half = mean_interval([6, 6.1, 6.2])
     assert f'| labels | 2 | SimCLR | +{mean:.2f} ± {half:.2f} |' in page
     assert '| CMC | labels | 7.00 ± 0.00 |' in page
-    assert 'not run' not in page and 'FAILED' not in page
+    assert (
+        'none' not in page and 'not run' not in page and 'FAILED' not in page
+    )
     assert '| 0.8 | 20.50 ± 6.35 | 2 |' in page
     assert 'the command' in page and '2026-01-02, a machine' in page
     assert out.with_suffix('.png').stat().st_size > 10_000

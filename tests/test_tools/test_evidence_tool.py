@@ -95,14 +95,17 @@ def test_tune_run_report(folder):
     page = (folder / 'page.md').read_text()
     assert '4 of 4 cells' in page and '2 seeds' in page
     lines = (folder / 'page.jsonl').read_text().splitlines()
-    assert {json.loads(line)['seed'] for line in lines} == {0, 1}
+    origin, *cells = map(json.loads, lines)
+    assert {cell['seed'] for cell in cells} == {0, 1}
+    assert all(cell['origin'] == 0 for cell in cells)
+    assert origin['versions'][0].startswith('mmcmcd ')
 
 
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
         (['run', 'other.py'], "config file 'other.py' does not exist"),
-        (['run', 'small.py', '--seeds', '7'], r'--seeds [7]: the matrix has'),
+        (['run', 'small.py', '--seeds', '7'], '--seeds [7]: there are [0, 1]'),
         (['run', 'small.py', '--jobs', '0'], '--jobs and --threads must be 1'),
         (['report', 'small.py'], 'report needs --out NAME.md'),
         (

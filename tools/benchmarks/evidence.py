@@ -29,6 +29,7 @@ from mmcmcd.apis.evidence import (
 from mmcmcd.apis.evidence.matrix import unique_jobs
 from mmcmcd.apis.evidence.results import Results
 from mmcmcd.apis.evidence.settings import default_settings_file
+from mmcmcd.apis.train import require_data_roots
 from mmcmcd.errors import ConfigError
 
 GIGABYTE = 2**30
@@ -63,10 +64,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--threads', type=int, default=1, help='of each run (default 1)'
     )
-    parser.add_argument(
-        '--seeds', type=int, nargs='+', help='these alone (run)'
-    )
-    parser.add_argument('--methods', nargs='+', help='these alone (tune, run)')
+    parser.add_argument('--seeds', type=int, nargs='+', help='these alone')
+    parser.add_argument('--methods', nargs='+', help='these alone')
     parser.add_argument(
         '--sweeps',
         action='store_true',
@@ -86,8 +85,9 @@ def parse_args(argv=None):
         type=float,
         default=1.0,
         metavar='GB',
-        help='memory of each process for batches that several runs share '
-        '(default 1; 0: every run reads for itself)',
+        help='of each process, for batches that several runs share (default '
+        "1; 0: every run reads for itself); teachers' embeddings of them stay "
+        'on their device',
     )
     parser.add_argument(
         '--out', type=Path, help='of report: the page, NAME.md'
@@ -112,37 +112,49 @@ def parse_args(argv=None):
 def wanted_cells(matrix, args, settings):
     """The cells that the command line asks for."""
     if args.sweeps:
-        return [
+        cells = [
             cell
             for sweep in matrix.sweeps.values()
             for cell in matrix.sweep_cells(sweep, settings['settings'])
         ]
-    if args.action == 'tune':
+    elif args.action == 'tune':
         cells = matrix.cells('tune', {})
     else:
         cells = matrix.cells('test', settings['settings'])
-    for name, known in (('seeds', matrix.seeds), ('methods', matrix.methods)):
-        asked = getattr(args, name)
-        if asked is not None and (unknown := set(asked) - set(known)):
+    for name in ('seed', 'method'):
+        asked = getattr(args, f'{name}s')
+        if asked is None:
+            continue
+        known = {getattr(cell, name) for cell in cells}
+        if unknown := set(asked) - known:
             raise ConfigError(
-                f'--{name} {sorted(unknown)}: the matrix has {[*known]}.'
+                f'--{name}s {sorted(unknown)}: there are {sorted(known)}.'
             )
+        cells = [cell for cell in cells if getattr(cell, name) in asked]
     done = Results(matrix.metric, ())
     if args.known is not None:
         if not args.known.is_file():
             raise ConfigError(f"--known '{args.known}' does not exist.")
         done.read(args.known)
-    return [
-        cell
-        for cell in cells
-        if (args.methods is None or cell.method in args.methods)
-        and (
-            args.action == 'tune'
-            or args.seeds is None
-            or cell.seed in args.seeds
-        )
-        and not done.has(cell)
-    ]
+    return [cell for cell in cells if not done.has(cell)]
+
+
+def check_data(jobs):
+    """Stop at once where the data of a config are missing."""
+    for job in {job.config: job for job in jobs}.values():
+        weights = ['WEIGHTS.pth' for _ in job.needs]
+        require_data_roots(job.make_config(weights))
+
+
+def commands(matrix, args):
+    """The lines that lead to a page."""
+    tool = f'python tools/benchmarks/evidence.py {{}} {args.matrix}'
+    settings = f' --settings {args.settings}' if args.settings else ''
+    lines = [tool.format('tune'), tool.format('run') + settings]
+    if matrix.sweeps:
+        lines.append(f'{lines[1]} --sweeps')
+    lines.append(f'{tool.format("report")}{settings} --out {args.out}')
+    return '\n'.join(lines)
 
 
 def in_turn(jobs, worker):
@@ -165,13 +177,7 @@ def main():
     else:
         settings = read_settings(matrix, args.settings)
     if args.action == 'report':
-        command = (
-            f'python tools/benchmarks/evidence.py run configs/evidence/'
-            f'{matrix.path.name} --jobs 2\n'
-            f'python tools/benchmarks/evidence.py report configs/evidence/'
-            f'{matrix.path.name} --out {args.out}'
-        )
-        write_report(matrix, place, settings, args.out, command)
+        write_report(matrix, place, settings, args.out, commands(matrix, args))
         print(args.out)
         return
     jobs = unique_jobs(wanted_cells(matrix, args, settings))
@@ -186,6 +192,7 @@ def main():
             int(args.tape * GIGABYTE),
         )
         return
+    check_data(jobs)
     if args.retry_failed:
         place.forget_failures(jobs)
     run_jobs(
@@ -205,7 +212,8 @@ def main():
             f'{len(unfinished)} runs are not finished: see worker-*.log in '
             f'{place.root}, and call this again.'
         )
-    if args.action == 'tune' and not args.sweeps:
+    part = args.sweeps or args.seeds or args.methods or args.known
+    if args.action == 'tune' and not part:
         content = write_settings(matrix, place, chosen)
         for method, index in content['settings'].items():
             print(f'{method}: setting {index}')

@@ -9,13 +9,28 @@ from functools import cached_property, lru_cache
 
 from mmengine.config import Config
 
+from mmcmcd.errors import ConfigError
+from mmcmcd.models.utils import file_sha256
+
 from ..cli import load_config
 
 # What a run leaves for those that need it.
 OUTCOME = 'outcome.pth'
 _DATA = 'MMCMCD_REALDATA'
-# Options for what a config need not have.
-_OF_VALIDATION = ('val_', 'test_', 'default_hooks.')
+# What a config of a teacher or a student need not have.
+_OF_VALIDATION = (
+    'val_dataloader',
+    'test_dataloader',
+    'default_hooks.knn',
+)
+_BUT = 'It also needs default_hooks.checkpoint and max_epochs or max_iters.'
+_NEEDS = dict(
+    teacher=f'A teacher trains any model. {_BUT}',
+    student='A method with a teacher needs model.teacher.init_cfg; one '
+    f'without has teacher=False. {_BUT}',
+    score='downstream needs model.backbone.init_cfg=dict(type="Pretrained", '
+    f'checkpoint=..., prefix="backbone."). {_BUT}',
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +72,10 @@ class Job:
         the first says nothing, the second is in every record.
         """
         if self.kind == 'file':
-            return hashlib.sha256(self.config.encode()).hexdigest()[:16]
+            content = self.config.encode()
+            if '://' not in self.config:
+                content = file_sha256(self.config).encode()
+            return hashlib.sha256(content).hexdigest()[:16]
         cfg = self.make_config([f'of {n.fingerprint}' for n in self.needs])
         text = json.dumps(cfg.to_dict(), sort_keys=True, default=repr)
         if root := os.environ.get(_DATA):
@@ -81,16 +99,25 @@ class Job:
         Returns:
             Config: Validated at its end alone, with checkpoints there alone:
             nothing is selected on validation.
+
+        Raises:
+            ConfigError: The config does not suit its part in a matrix.
         """
+        try:
+            return self._make_config(weights)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"'{self.title}': config '{self.config}' does not suit "
+                f'({error!r}). {_NEEDS[self.kind]}'
+            ) from error
+
+    def _make_config(self, weights):
         cfg = copy.deepcopy(_load(self.config))
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=self.seed)
+        # mmengine takes _delete_ out of what it merges.
+        options = copy.deepcopy(self.options)
         cfg.merge_from_dict(
-            {
-                key: value
-                for key, value in self.options.items()
-                # Of some methods nothing is validated.
-                if not key.startswith(_OF_VALIDATION) or _has_parent(cfg, key)
-            }
+            {key: v for key, v in options.items() if self._concerns(cfg, key)}
         )
         if self.kind == 'score':
             init = cfg.model.backbone
@@ -109,6 +136,30 @@ class Job:
             interval=length, save_last=True, max_keep_ckpts=1
         )
         return cfg
+
+    def _concerns(self, cfg, key):
+        """Whether an option is for a config; complain where it has no place.
+
+        Of some methods nothing is validated.
+        """
+        *parents, _ = key.split('.')
+        found = cfg
+        for depth, part in enumerate(parents):
+            if isinstance(found, (list, tuple)):
+                found = found[int(part)]
+                continue
+            below, found = found, found.get(part)
+            if found is not None:
+                continue
+            absent = '.'.join(parents[: depth + 1])
+            if self.kind != 'score' and absent in _OF_VALIDATION:
+                return False
+            raise ConfigError(
+                f"'{self.title}': option '{key}' has no place in "
+                f"'{self.config}', which has no {absent!r} but "
+                f'{sorted(map(str, below))}.'
+            )
+        return True
 
 
 @dataclass(frozen=True)
@@ -147,14 +198,6 @@ class Cell:
             seed=self.seed,
             sweep=list(self.sweep),
         )
-
-
-def _has_parent(cfg, key):
-    for part in key.split('.')[:-1]:
-        cfg = cfg.get(part)
-        if cfg is None:
-            return False
-    return True
 
 
 @lru_cache

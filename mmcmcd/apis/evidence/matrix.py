@@ -116,6 +116,8 @@ class Matrix:
     student_metrics: tuple[str, ...] = ()
     student_hooks: tuple[dict, ...] = ()
     notes: str = ''
+    # Runs by what they are of: many cells share them.
+    _made: dict = field(default_factory=dict, repr=False)
 
     def cells(self, split: str, settings: dict[str, int]) -> list[Cell]:
         """List the cells of a split.
@@ -166,39 +168,22 @@ class Matrix:
         ]
 
     def _cell(self, split, method, teacher, setting, budget, seed, swept=()):
-        changed = self.sweeps[swept[0]].values[swept[1]] if swept else {}
-
-        def options(stage, *more):
-            merged = {**self.splits[split].get(stage, {})}
-            for part in (*more, changed.get(stage, {})):
-                merged.update(part)
-            return _with_seed(merged, seed)
-
+        of = (split, method.name, teacher, setting, seed, swept)
         needs = ()
-        if teacher:
-            needs = (self._teacher(split, teacher, seed, options('teacher')),)
-        student = ()
         if method.config is not None:
-            title = f'{method.name} ({teacher})' if teacher else method.name
-            student = (
-                Job(
-                    'student',
-                    f'{title}, setting {setting}, seed {seed}',
-                    self._resolve(method.config),
-                    options('student', method.grid[setting]),
-                    seed,
-                    needs,
-                    tuple(self.student_hooks) if needs else (),
-                ),
-            )
-        score = Job(
+            needs = (self._once('student', of, self._student),)
+        title = f'{_title(method.name, teacher, setting)}, {budget} labels'
+        score = self._once(
             'score',
-            f'{method.name}{f" ({teacher})" if teacher else ""}, setting '
-            f'{setting}, {budget} labels, seed {seed}',
-            self._resolve(self.downstream),
-            options('score', self.budgets[budget]),
-            seed,
-            student,
+            (*of, budget),
+            lambda: Job(
+                'score',
+                f'{title}, seed {seed}',
+                self._resolve(self.downstream),
+                self._options('score', split, seed, swept, budget=budget),
+                seed,
+                needs,
+            ),
         )
         return Cell(
             score=score,
@@ -211,24 +196,56 @@ class Matrix:
             sweep=swept,
         )
 
-    def _teacher(self, split, name, seed, options):
+    def _once(self, kind, of, make):
+        if (kind, of) not in self._made:
+            made = make(*of) if kind != 'score' else make()
+            self._made[kind, of] = made
+        return self._made[kind, of]
+
+    def _student(self, split, name, teacher, setting, seed, swept):
+        method = self.methods[name]
+        needs = ()
+        if teacher:
+            of = (split, teacher, seed, swept)
+            needs = (self._once('teacher', of, self._teacher),)
+        return Job(
+            'student',
+            f'{_title(name, teacher, setting)}, seed {seed}',
+            self._resolve(method.config),
+            self._options('student', split, seed, swept, method.grid[setting]),
+            seed,
+            needs,
+            tuple(self.student_hooks) if needs else (),
+        )
+
+    def _teacher(self, split, name, seed, swept):
         entry = self.teachers[name]
         if 'checkpoint' in entry:
-            return Job('file', name, entry['checkpoint'], {}, 0, ())
+            return Job('file', name, self._resolve(entry['checkpoint']), {}, 0)
+        # All repetitions may share one.
         seed = entry.get('shared_seed', seed)
         return Job(
             'teacher',
             f'teacher {name}, seed {seed}',
             self._resolve(entry['config']),
-            options,
+            self._options('teacher', split, seed, swept),
             seed,
-            (),
         )
+
+    def _options(self, stage, split, seed, swept, setting=(), budget=None):
+        options = dict(self.splits[split].get(stage, {}))
+        options.update(setting)
+        if budget is not None:
+            options.update(self.budgets[budget])
+        if swept:
+            changed = self.sweeps[swept[0]].values[swept[1]]
+            options.update(changed.get(stage, {}))
+        return _with_seed(options, seed)
 
     def _resolve(self, config):
         for name, text in self.names.items():
             config = config.replace(f'{{{name}}}', text)
-        if '::' in config:
+        if '::' in config or '://' in config:
             return config
         return str((self.path.parent / config).resolve())
 
@@ -259,6 +276,13 @@ def read_matrix(path: str | Path) -> Matrix:
             'docs/evidence.md.'
         )
     fields = {**_OPTIONAL, **fields}
+    for name in ('teachers', 'budgets', 'splits', 'tuning', 'methods'):
+        _require_dict(f"matrix '{path}', {name}", fields[name])
+    if not isinstance(fields['seeds'], (list, tuple)):
+        raise ConfigError(
+            f"matrix '{path}': seeds must be a list, got {fields['seeds']!r}."
+        )
+    fields['budgets'] = {str(k): v for k, v in fields['budgets'].items()}
     methods = {
         name: _read_method(path, name, entry)
         for name, entry in fields.pop('methods').items()
@@ -278,27 +302,32 @@ def read_matrix(path: str | Path) -> Matrix:
 
 
 def _read_method(path, name, entry):
-    entry = dict(entry or {})
-    unknown = sorted(entry.keys() - {'config', 'grid', 'teacher', 'ours'})
-    if unknown:
-        raise ConfigError(
-            f"matrix '{path}': method {name!r} has unknown fields {unknown}; "
-            'known are config, grid, teacher and ours.'
-        )
+    where = f"matrix '{path}', methods[{name!r}]"
+    entry = dict(_require_dict(where, entry or {}))
+    known = ('config', 'grid', 'teacher', 'ours')
+    _require_known(where, entry, known, 'fields')
     if not entry.get('config'):
         entry['teacher'] = False
-    entry['grid'] = tuple(entry.get('grid') or ({},))
+    grid = entry.get('grid') or ({},)
+    if isinstance(grid, dict):
+        raise ConfigError(
+            f'{where}: grid must be a list of settings, each a dict of '
+            'options, but is one dict.'
+        )
+    entry['grid'] = tuple(_require_dict(f'{where}, grid', g) for g in grid)
     return Method(name, **entry)
 
 
 def _read_sweep(path, name, entry):
-    try:
-        return Sweep(name, **dict(entry, seeds=tuple(entry.get('seeds', ()))))
-    except TypeError as error:
-        raise ConfigError(
-            f"matrix '{path}': sweep {name!r} needs method, teacher, budget, "
-            f'seeds and values ({error}).'
-        ) from error
+    where = f"matrix '{path}', sweeps[{name!r}]"
+    fields = ('method', 'teacher', 'budget', 'seeds', 'values')
+    _require_known(
+        where, _require_dict(where, entry), fields, 'fields', fields
+    )
+    values = {str(k): v for k, v in entry['values'].items()}
+    return Sweep(
+        name, **dict(entry, seeds=tuple(entry['seeds']), values=values)
+    )
 
 
 def _check(matrix):
@@ -306,13 +335,16 @@ def _check(matrix):
     _require_known(f'{where}, splits', matrix.splits, SPLITS, 'splits', SPLITS)
     for split, options in matrix.splits.items():
         _require_known(f'{where}, splits.{split}', options, STAGES, 'stages')
-    for name, known in (
-        ('budgets', matrix.budgets),
-        ('teachers', matrix.teachers),
-    ):
-        chosen = matrix.tuning.get(name, known)
-        _require_known(f'{where}, tuning.{name}', chosen, known, name)
+    scope = dict(seeds=None, budgets=matrix.budgets, teachers=matrix.teachers)
+    _require_known(f'{where}, tuning', matrix.tuning, scope, 'fields')
+    for name, known in scope.items():
+        if known is not None:
+            chosen = matrix.tuning.get(name, known)
+            _require_known(f'{where}, tuning.{name}', chosen, known, name)
     for name, entry in matrix.teachers.items():
+        place = f'{where}, teachers[{name!r}]'
+        known = ('config', 'checkpoint', 'shared_seed')
+        _require_known(place, _require_dict(place, entry), known, 'fields')
         if ('config' in entry) == ('checkpoint' in entry):
             raise ConfigError(
                 f'{where}: teacher {name!r} needs either config or checkpoint.'
@@ -324,15 +356,23 @@ def _check(matrix):
         _require_known(place, [sweep.budget], matrix.budgets, 'budgets')
         for value, options in sweep.values.items():
             _require_known(f'{place}[{value!r}]', options, STAGES, 'stages')
-    configs = [matrix.downstream]
-    configs += [m.config for m in matrix.methods.values() if m.config]
-    configs += [t['config'] for t in matrix.teachers.values() if 'config' in t]
-    for config in configs:
-        if '::' not in config and not Path(matrix._resolve(config)).is_file():
+    files = [matrix.downstream]
+    files += [m.config for m in matrix.methods.values() if m.config]
+    for entry in matrix.teachers.values():
+        files.append(entry.get('config') or entry['checkpoint'])
+    for name in files:
+        path = matrix._resolve(name)
+        if '::' not in path and '://' not in path and not Path(path).is_file():
             raise ConfigError(
-                f"{where}: config '{config}' does not exist; paths count from "
+                f"{where}: file '{name}' does not exist; paths count from "
                 f'{matrix.path.parent}.'
             )
+
+
+def _require_dict(where, value):
+    if not isinstance(value, dict):
+        raise ConfigError(f'{where}: expected a dict, got {value!r}.')
+    return value
 
 
 def _require_known(where, names, known, what, needed=()):
@@ -343,6 +383,11 @@ def _require_known(where, names, known, what, needed=()):
             f'{where}: unknown {what} {unknown}, missing {missing}; there '
             f'are {sorted(known)}.'
         )
+
+
+def _title(method, teacher, setting):
+    of = f' ({teacher})' if teacher else ''
+    return f'{method}{of}, setting {setting}'
 
 
 def _with_seed(value, seed):

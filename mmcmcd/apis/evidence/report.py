@@ -32,8 +32,9 @@ def write_report(
 ) -> Results:
     """Write ``out``, and beside it ``.jsonl`` with all figures and pictures.
 
-    Figures that the ``.jsonl`` holds already, of other machines, stay, unless
-    the work directory has the same cells.
+    Figures of cells of the matrix that the ``.jsonl`` holds already, of other
+    machines, stay, unless the work directory has the same cells. Others, of
+    another state of the matrix, go.
 
     Args:
         matrix (Matrix): The matrix.
@@ -64,7 +65,7 @@ def write_report(
             f'nothing has been run: no figure of {matrix.path.name} in '
             f'{place.root} or {figures}. Call run first.'
         )
-    results.write(figures)
+    results.write(figures, everything)
     table = Table(matrix, results, cells)
     parts = [
         f'# {matrix.title}',
@@ -146,9 +147,10 @@ class Table:
                 'one is.'
             )
         lines = [
-            f'**{contender}**, chosen beforehand among our own methods on '
-            'the split for tuning, against the baseline that is best here '
-            '(which is chosen on these very figures, in its favour):',
+            f'**{contender}**, chosen among the bold methods on the split for '
+            'tuning, against the other method that is best here (which is '
+            'chosen on these very figures, in its favour). Each interval '
+            'stands for itself: of many, some miss.',
             '',
             '| teacher | labels | best baseline | difference | it is |',
             '| --- | --- | --- | --- | --- |',
@@ -299,16 +301,20 @@ def _what_was_run(matrix, results, cells):
         text += f'; **{missing} were not run**'
     return (
         f'{text}. Mean and 95 % interval (Student t) over seeds; differences '
-        'are of the same seeds and draws of labels. Bold: the methods of '
-        'this project; all others are baselines, with the same student, '
-        'schedule, augmentation, batch and number of tuned settings.'
+        'are of the same seeds and draws of labels. Intervals are about other '
+        'seeds, not about other test data. Bold: the losses under study; the '
+        'others are baselines. All methods with a teacher have the same '
+        'student, schedule, augmentation, batches and number of tuned '
+        'settings; those without have their own views and schedule.'
     )
 
 
 def _sensitivity(matrix, results, sweeps, picture):
     parts = [
         '## Sensitivity',
-        'On the split for tuning, one thing changed at a time.',
+        'On the split for tuning, one option changed at a time. The number '
+        'of epochs stays, so that fewer pairs or a larger batch are fewer '
+        'steps, too.',
         f'![sensitivity]({picture})',
     ]
     for name, cells in sweeps.items():
@@ -362,7 +368,11 @@ def _failures(results, cells):
     if not found:
         return ''
     rows = [
-        [reason.replace('|', '/'), str(len(titles)), titles[0]]
+        [
+            ' '.join(reason.replace('|', '/').split()),
+            str(len(titles)),
+            titles[0],
+        ]
         for reason, titles in found.items()
     ]
     head = ['reason', 'cells', 'one of them']
@@ -399,7 +409,7 @@ def _labels(budget):
 
 def _plain(values):
     if not values:
-        return 'not run'
+        return 'none'
     mean, half = mean_interval(values)
     return f'{mean:.2f}' if math.isnan(half) else f'{mean:.2f} ± {half:.2f}'
 

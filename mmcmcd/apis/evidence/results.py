@@ -11,8 +11,8 @@ from .job import Cell
 from .settings import figure
 from .work import Workplace
 
-# Of a record, beside its figures.
-_KEPT = ('seconds', 'date', 'machine', 'python', 'versions')
+# Of a record, beside its figures: what many of them share.
+_ORIGIN = ('date', 'machine', 'python', 'versions')
 
 
 class Results:
@@ -30,23 +30,33 @@ class Results:
 
     def read(self, path: Path) -> None:
         """Add those of a file that :meth:`write` wrote, if it is there."""
-        if path.is_file():
-            for line in map(json.loads, path.read_text().splitlines()):
-                self.lines[line['fingerprint']] = line
+        if not path.is_file():
+            return
+        origins = []
+        for line in map(json.loads, path.read_text().splitlines()):
+            if 'fingerprint' not in line:
+                origins.append(line)
+                continue
+            if (origin := line.pop('origin', None)) is not None:
+                line.update(origins[origin])
+            self.lines[line['fingerprint']] = line
 
     def collect(self, place: Workplace, cells: Sequence[Cell]) -> None:
         """Add those of runs, in place of older ones."""
         for cell in cells:
             job = cell.score
             record, reason = place.record(job), place.failure(job)
-            if record is None and reason is None:
+            # What failed here may have been measured elsewhere.
+            if record is None and (reason is None or self.has(cell)):
                 continue
             line = dict(fingerprint=job.fingerprint, **cell.key)
             if record is None:
                 line['failed'] = reason
             else:
                 line[self.metric] = figure(record, self.metric)
-                line.update({name: record[name] for name in _KEPT})
+                line.update(
+                    {name: record[name] for name in ('seconds', *_ORIGIN)}
+                )
                 line['student'] = self._of_student(place, job)
             self.lines[job.fingerprint] = line
 
@@ -61,16 +71,28 @@ class Results:
         }
         return dict(figures, seconds=record['seconds'])
 
-    def write(self, path: Path) -> None:
-        """Write all, a JSON object a line, in an order that stays."""
-        lines = sorted(
-            self.lines.values(),
-            key=lambda line: json.dumps(
-                [line[k] for k in ('split', 'method', 'teacher', 'budget')]
-                + [line['sweep'], line['setting'], line['seed']]
-            ),
-        )
-        write_text(path, ''.join(json.dumps(line) + '\n' for line in lines))
+    def write(self, path: Path, cells: Sequence[Cell]) -> None:
+        """Write what is known of cells, a JSON object a line.
+
+        First come the dates, machines and versions that the others refer to.
+
+        Args:
+            path (Path): The file.
+            cells (Sequence[Cell]): All that belong in it.
+        """
+        origins, lines = {}, []
+        for cell in cells:
+            line = self.line(cell)
+            if line is None:
+                continue
+            # Another cell, of a sweep, may be the same run.
+            line = {**_rounded(line), **cell.key}
+            origin = {key: line.pop(key) for key in _ORIGIN if key in line}
+            if origin:
+                text = json.dumps(origin)
+                line['origin'] = origins.setdefault(text, len(origins))
+            lines.append(json.dumps(line))
+        write_text(path, '\n'.join([*origins, *lines]) + '\n')
 
     def line(self, cell: Cell) -> dict | None:
         """What is known of a cell; None if nothing is."""
@@ -101,3 +123,10 @@ class Results:
     def missing(self, cells: Sequence[Cell]) -> int:
         """How many cells nothing is known of."""
         return sum(self.line(cell) is None for cell in cells)
+
+
+def _rounded(value):
+    """Figures to four decimals."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

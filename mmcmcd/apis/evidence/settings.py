@@ -70,7 +70,9 @@ def write_settings(matrix: Matrix, place: Workplace, path: Path) -> dict:
         ours, key=lambda name: scores[name][settings[name]], default=None
     )
     content = dict(settings=settings, contender=contender, scores=scores)
-    write_text(path, json.dumps(content, indent=1) + '\n')
+    # Indices say nothing of a grid that was changed since.
+    text = json.dumps(dict(content, grids=_grids(matrix)), indent=1)
+    write_text(path, text + '\n')
     return content
 
 
@@ -90,20 +92,34 @@ def read_settings(matrix: Matrix, path: Path | None = None) -> dict:
         if path != default_settings_file(matrix):
             raise ConfigError(f"--settings '{path}' does not exist.")
         return dict(settings={}, contender=None, scores={})
-    content = json.loads(path.read_text())
-    for name, index in content['settings'].items():
-        method = matrix.methods.get(name)
-        if method is not None and not index < len(method.grid):
-            raise ConfigError(
-                f"'{path}' chooses setting {index} of {name!r}, whose grid "
-                f"in '{matrix.path}' has {len(method.grid)}: call tune again."
-            )
-    missing = sorted(matrix.methods.keys() - content['settings'].keys())
-    if missing:
+    try:
+        content = json.loads(path.read_text())
+        grids = content['grids']
+        content = {
+            key: content[key] for key in ('settings', 'contender', 'scores')
+        }
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"'{path}' has no setting of {missing}: call tune again."
+            f"'{path}' is not what tune writes ({error!r}): call it again."
+        ) from error
+    present = _grids(matrix)
+    changed = sorted(
+        name
+        for name in {*grids, *present}
+        if grids.get(name) != present.get(name)
+    )
+    if changed:
+        raise ConfigError(
+            f"'{path}' was chosen from other grids than those of "
+            f"'{matrix.path}': {changed}. Call tune again."
         )
     return content
+
+
+def _grids(matrix):
+    """Grids by method, as they come back from a file."""
+    grids = {name: [*m.grid] for name, m in matrix.methods.items()}
+    return json.loads(json.dumps(grids))
 
 
 def figure(record: dict, metric: str) -> float:

@@ -21,7 +21,9 @@ class TapeStore:
     same of them: the second run need not read, crop, resize and embed again.
 
     Args:
-        limit (int): Bytes that may be kept, in this process.
+        limit (int): Bytes of tensors that may be kept, in this process; what
+            else belongs to samples is not counted. A teacher's embeddings
+            stay on its device.
     """
 
     def __init__(self, limit):
@@ -29,6 +31,11 @@ class TapeStore:
         self.used = 0
         self._tapes = OrderedDict()
         self._sizes = {}
+        self._in_use = set()
+
+    def begin(self):
+        """Begin a run: what others have opened may be forgotten from now."""
+        self._in_use = set()
 
     def open(self, key):
         """Return what is kept under a key, by place in training.
@@ -37,30 +44,38 @@ class TapeStore:
             key (str): What it depends on.
 
         Returns:
-            dict: Add to it by :meth:`add` alone.
+            dict: Add to it by :meth:`add` alone. It stays until the next
+            run begins.
         """
         tape = self._tapes.setdefault(key, {})
         self._tapes.move_to_end(key)
+        self._in_use.add(key)
         return tape
 
     def add(self, key, place, value):
-        """Keep a value, unless there is no room even without other keys.
+        """Keep a copy of a value, if there is room or can be made.
 
         Args:
             key (str): One that is open.
             place (tuple): Where in training.
             value (object): With tensors in it.
         """
+        tape = self._tapes[key]
         size = sum(t.element_size() * t.nelement() for t in _tensors(value))
-        while self.used + size > self.limit:
-            oldest = next(iter(self._tapes))
-            if oldest == key:
-                return
-            del self._tapes[oldest]
-            self.used -= self._sizes.pop(oldest, 0)
-        self._tapes[key][place] = value
+        if place in tape or not self._make_room(size):
+            return
+        tape[place] = copy_batch(value)
         self._sizes[key] = self._sizes.get(key, 0) + size
         self.used += size
+
+    def _make_room(self, size):
+        while self.used + size > self.limit:
+            oldest = next(iter(self._tapes))
+            if oldest in self._in_use:
+                return False
+            del self._tapes[oldest]
+            self.used -= self._sizes.pop(oldest, 0)
+        return True
 
 
 class TapeHook(Hook):
@@ -69,12 +84,13 @@ class TapeHook(Hook):
     Args:
         store (TapeStore): The store.
         key (str): Of the run's data configuration and seed.
-        teacher (str, optional): Names the weights of its teacher. Defaults
-            to None: it has none.
+        teacher (str, optional): Names all that a teacher's embeddings depend
+            on. Defaults to None: there is none.
     """
 
-    # After ExactResumeHook, which makes the loader.
-    priority = 'VERY_LOW'
+    # Registered last, it comes after all others: ExactResumeHook makes the
+    # loader, and StopOnSignalHook prepares its workers.
+    priority = 'LOWEST'
 
     def __init__(self, store, key, teacher=None):
         self.store = store
@@ -89,6 +105,7 @@ class TapeHook(Hook):
             runner (Runner): At the beginning of its training; one that is
                 resumed computes for itself.
         """
+        self.store.begin()
         loop = runner.train_loop
         loader = loop.dataloader
         if runner.iter or not isinstance(loader.sampler, SeededSampler):
@@ -165,27 +182,34 @@ class _Tape:
         epoch = sampler.epoch
         place = 0
         while (epoch, place) in self.tape:
-            yield _copy(self.tape[epoch, place])
+            yield copy_batch(self.tape[epoch, place])
             place += 1
         if place == len(self.loader) and not endless:
             return
         if place:
             sampler.skip(place * self.loader.batch_size)
         for at, batch in enumerate(self.loader, place):
-            self.store.add(self.key, (epoch, at), _copy(batch))
+            self.store.add(self.key, (epoch, at), batch)
             yield batch
 
 
-def _copy(batch):
-    """Copy what a step may change; samples share their tensors."""
+def copy_batch(batch):
+    """Copy what a step may change; samples share their tensors.
+
+    Args:
+        batch (object): Tensors and samples, in dicts, lists and tuples.
+    """
     if isinstance(batch, torch.Tensor):
         return batch.clone()
     if isinstance(batch, BaseDataElement):
         return batch.new()
     if isinstance(batch, dict):
-        return {key: _copy(value) for key, value in batch.items()}
+        return {key: copy_batch(value) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)):
-        return type(batch)(map(_copy, batch))
+        copies = map(copy_batch, batch)
+        # A named tuple takes its fields one by one.
+        named = hasattr(batch, '_fields')
+        return type(batch)(*copies) if named else type(batch)(copies)
     return batch
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 
 from mmcmcd.atomic_files import write_text
 from mmcmcd.engine import ProgressHook
@@ -34,7 +36,8 @@ from .format_once import format_once
 from .job import OUTCOME, Job
 from .tape import TapeHook, TapeStore
 
-_RECORD, _FAILED, _STARTS = 'record.json', 'failed.json', 'starts'
+_RECORD, _FAILED = 'record.json', 'failed.json'
+_STARTS, _LOCK = 'starts', 'lock'
 # A run that ends its process so often without a word is not tried again.
 _MAX_STARTS = 3
 _PAUSE = 2.0
@@ -102,12 +105,24 @@ class Workplace:
     def forget_failures(self, jobs: Sequence[Job]) -> None:
         """Let those that failed be tried again, from the beginning."""
         for job in jobs:
-            if (self.folder(job) / _FAILED).exists():
-                shutil.rmtree(self.folder(job))
+            if not (self.folder(job) / _FAILED).exists():
+                continue
+            with self.claim(job, (FAILED,)) as ours:
+                for path in self.folder(job).iterdir() if ours else ():
+                    if path.name == _LOCK:
+                        continue
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
 
     @contextlib.contextmanager
-    def claim(self, job: Job):
+    def claim(self, job: Job, states: Sequence[str] = (OPEN,)):
         """Keep other processes, on this or another machine, from a run.
+
+        Args:
+            job (Job): The run.
+            states (Sequence[str]): In which it is wanted. Defaults to OPEN.
 
         Yields:
             bool: Whether it is ours now. The system takes it back when this
@@ -115,13 +130,13 @@ class Workplace:
         """
         folder = self.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / 'lock').open('w') as file:
+        with (folder / _LOCK).open('w') as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:
-                yield self.state(job) == OPEN
+                yield self.state(job) in states
 
 
 def work(
@@ -139,6 +154,11 @@ def work(
     # mmengine collects garbage with every data set; what is imported is none.
     gc.freeze()
     store = TapeStore(tape_bytes)
+    with _sigterm_exits():  # a run that trains handles it by itself
+        _work_on(place, jobs, store)
+
+
+def _work_on(place, jobs, store):
     while waiting := [job for job in jobs if place.state(job) == OPEN]:
         worked = False
         for job in waiting:
@@ -150,6 +170,16 @@ def work(
                     worked = True
         if not worked:
             time.sleep(_PAUSE)
+
+
+@contextlib.contextmanager
+def _sigterm_exits():
+    """Let SIGTERM end this process by way of all ``finally``."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _attempt(place, job, store):
@@ -179,19 +209,32 @@ def _attempt(place, job, store):
         )
         write_text(folder / _FAILED, text)
         print(f'{job.title}: FAILED, {reason}', flush=True)
+        if not known:
+            _leave_a_broken_device()
         return
     write_text(folder / _RECORD, json.dumps(record, indent=1))
+
+
+def _leave_a_broken_device():
+    """After some errors of CUDA nothing works any more in this process."""
+    if not torch.cuda.is_initialized():
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        sys.exit(1)
 
 
 def _carry_out(place, job, store):
     folder = place.folder(job)
     cfg = job.make_config([place.weights(need) for need in job.needs])
-    name = f'{folder.name}.py'
-    # Asked for by the text that does not change with this directory.
+    # Of the text that does not change with this directory.
     key = f'{job.seed} {cfg.train_dataloader} {cfg.train_cfg}'
-    prepare_train_config(cfg, name, work_dir=str(folder), resume='auto')
+    embedding = _embedding_key(job, cfg)
+    prepare_train_config(
+        cfg, f'{folder.name}.py', work_dir=str(folder), resume='auto'
+    )
     cfg.experiment_name = job.fingerprint
-    cfg.env_cfg = dict(cfg.get('env_cfg') or {}, mp_cfg=dict())
     if job.kind == 'score':
         # Nobody needs its weights; one that is stopped saves them even so.
         cfg.default_hooks.checkpoint.update(
@@ -200,28 +243,69 @@ def _carry_out(place, job, store):
     format_once(cfg)
     began = time.perf_counter()
     runner = build_runner(cfg)
-    progress = ProgressHook(job.title)
-    runner.register_hook(progress)
-    if store.limit:
-        teacher = job.needs[0].fingerprint if job.needs else None
-        runner.register_hook(TapeHook(store, key, teacher))
-    runner.train()
-    record = dict(
+    try:
+        progress = ProgressHook(job.title)
+        runner.register_hook(progress)
+        # The data of a teacher are seldom those of another run.
+        if store.limit and job.kind != 'teacher':
+            runner.register_hook(TapeHook(store, key, embedding))
+        runner.train()
+        metrics = _figures(runner)
+        if not metrics and runner.val_loop is not None:
+            # It had been stopped between its last step and validation.
+            runner.val_loop.run()
+            metrics = _figures(runner)
+    finally:
+        _release(runner)
+    _keep_outcome(job, folder)
+    return dict(
         title=job.title,
         kind=job.kind,
         fingerprint=job.fingerprint,
         seconds=time.perf_counter() - began,
         seconds_per_step=progress.seconds_per_step,
-        metrics={
-            name: value
-            for name, value in validated(runner).items()
-            if name not in _TIMES
-        },
+        metrics=metrics,
+        date=datetime.date.today().isoformat(),
         **_surroundings(),
     )
-    _keep_outcome(job, folder)
-    MMLogger._instance_dict.pop(job.fingerprint, None)
-    return record
+
+
+def _embedding_key(job, cfg):
+    """What the embeddings of a teacher depend on beside the batch."""
+    if not job.needs or job.kind == 'score':
+        return None
+    parts = [
+        cfg.model.get(name)
+        for name in (
+            'teacher',
+            'teacher_projector',
+            'data_preprocessor',
+            'forward_chunk_size',
+        )
+    ]
+    wrapper = cfg.optim_wrapper
+    parts += [cfg.get('data_preprocessor'), wrapper.get('type')]
+    return f'{job.needs[0].fingerprint} {parts} {wrapper.get("dtype")}'
+
+
+def _figures(runner):
+    return {
+        name: value
+        for name, value in validated(runner).items()
+        if name not in _TIMES
+    }
+
+
+def _release(runner):
+    """Forget what mmengine keeps of every run, and close its files."""
+    name = runner.experiment_name
+    for handler in runner.logger.handlers:
+        handler.close()
+    for kind in (MMLogger, MessageHub, DefaultScope):
+        kind._instance_dict.pop(name, None)
+    runner.visualizer.close()
+    visualizer = runner.visualizer
+    type(visualizer)._instance_dict.pop(visualizer.instance_name, None)
 
 
 def _keep_outcome(job, folder):
@@ -246,7 +330,6 @@ def _keep_outcome(job, folder):
 def _surroundings():
     """Where and with what it was measured."""
     return dict(
-        date=datetime.date.today().isoformat(),
         machine=machine_name(),
         python=platform.python_version(),
         versions=[
@@ -259,7 +342,9 @@ def _surroundings():
 def _commit():
     """State of the repository that this package is in, if it is in one."""
     here = Path(__file__).resolve().parent
-    if not (git := shutil.which('git')):
+    # Installed, it may lie in a repository of somebody else.
+    in_ours = (here.parents[2] / '.git').exists()
+    if not in_ours or not (git := shutil.which('git')):
         return ''
     try:
         found = subprocess.run(  # noqa: S603
@@ -293,37 +378,51 @@ def run_jobs(
         threads (int): Of each.
     """
     place.root.mkdir(parents=True, exist_ok=True)
-    processes, logs = [], []
-    for number in range(workers):
+    # Tasks of a slurm array begin at seeds of their own.
+    first = workers * int(os.environ.get('SLURM_ARRAY_TASK_ID', 0))
+    processes = {}
+
+    def start(number):
         env = dict(os.environ, OMP_NUM_THREADS=str(threads))
         if gpus:
             env['CUDA_VISIBLE_DEVICES'] = gpus[number % len(gpus)]
-        log = place.root / f'worker-{platform.node()}-{number}.log'
-        logs.append(log.open('a'))
-        processes.append(
-            subprocess.Popen(  # noqa: S603  (this tool, once more)
-                [*command, str(number)],
+        log = f'worker-{platform.node()}-{os.getpid()}-{number}.log'
+        with (place.root / log).open('a') as file:
+            processes[number] = subprocess.Popen(  # noqa: S603  (this tool)
+                [*command, str(first + number)],
                 env=env,
-                stdout=logs[-1],
+                stdout=file,
                 stderr=subprocess.STDOUT,
             )
-        )
+
     began = time.monotonic()
-    try:
+    with _sigterm_exits(), _ended(processes):
+        for number in range(workers):
+            start(number)
         while True:
             states = Counter((j.kind, place.state(j)) for j in jobs)
-            alive = sum(p.poll() is None for p in processes)
+            is_open = any(state == OPEN for _, state in states)
+            for number, process in processes.items():
+                # It was killed; what it did is not tried for ever.
+                if process.poll() not in (None, 0, 2) and is_open:
+                    start(number)
+            alive = sum(p.poll() is None for p in processes.values())
             _tell(place, jobs, states, began, alive)
             if not alive:
                 break
             time.sleep(_PAUSE)
+
+
+@contextlib.contextmanager
+def _ended(processes):
+    """End processes, by number, whatever happens within this."""
+    try:
+        yield
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
-        for process in processes:
+        for process in processes.values():
             process.wait()
-        for log in logs:
-            log.close()
         print()
 
 
