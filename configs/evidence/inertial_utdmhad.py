@@ -8,8 +8,8 @@ notes = (
     'pairs and the labels that are drawn; 7 is the test. Settings were chosen '
     'with subjects 1 and 3 to learn from, judged on 5 (rates, steps and '
     'projector by hand, for all alike: see [UTD-MHAD](utd_mhad.md)). Top-1 '
-    'in percent, fine-tuning of all weights, 150 steps; chance is 3.7. The supervised '
-    'teacher has seen the labels of the recordings that the student learns '
+    'in percent, fine-tuning of all weights, 150 steps; chance is 3.7. The '
+    'supervised teacher has seen the labels of the recordings that the student learns '
     'from: with it labels are spared for the student, not altogether.')
 metric = 'accuracy/top1'
 student_metrics = (
@@ -67,7 +67,8 @@ _loss = 'model.losses.'
 methods = {
     'scratch': None,
     'SimCLR on the target': dict(
-        config='../pretrain/simclr_{network}_utdmhad_{target}.py', teacher=False,
+        config='../pretrain/simclr_{network}_utdmhad_{target}.py',
+        teacher=False,
         grid=_by_rate('model.head.temperature', 0.1, 0.3)),
     'MoCo on the target': dict(
         config='../pretrain/moco_{network}_utdmhad_{target}.py', teacher=False,
