@@ -10,7 +10,8 @@ notes = (
     'projector by hand, for all alike: see [UTD-MHAD](utd_mhad.md)). Top-1 '
     'in percent, fine-tuning of all weights, 150 steps; chance is 3.7. The '
     'supervised teacher has seen the labels of the recordings that the '
-    'student learns from: with it labels are spared for the student, not altogether.')
+    'student learns from: with it labels are spared for the student, not '
+    'altogether.')
 metric = 'accuracy/top1'
 student_metrics = (
     'retrieval/target2source_mAP', 'gap_mmd', 'gap_tv_similarity', 'gap_cka')
