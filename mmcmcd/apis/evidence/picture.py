@@ -64,7 +64,7 @@ def draw_methods(table, path: Path) -> None:
     ]
     figure.legend(
         handles=handles,
-        loc='outside lower center',
+        loc='outside upper center',
         ncols=len(handles),
         frameon=False,
     )

@@ -215,7 +215,10 @@ class Table:
                     if 'student' in (line := self.results.line(cell) or {})
                 ]
                 shown = [
-                    _plain([line[m] for line in lines if m in line])
+                    _plain(
+                        [line[m] for line in lines if m in line],
+                        3 if m.startswith(_GAP) else 2,
+                    )
                     for m in metrics
                 ]
                 rows.append([name, teacher, *shown])
@@ -249,8 +252,9 @@ class Table:
             '## Does distance explain the result?\n\n'
             f"Spearman's correlation of the gap after step 2 with "
             f'{self.matrix.metric}, over methods (means over seeds), with a '
-            'bootstrap interval over methods. Negative: the nearer, the '
-            'better.\n\n' + _table(head, rows)
+            'bootstrap interval over methods. Where nearer is better it is '
+            'negative, of CKA, a similarity, positive.\n\n'
+            + _table(head, rows)
         )
 
     def _points(self, metric, teacher, budget):
@@ -407,11 +411,12 @@ def _labels(budget):
     return f'labels: {budget}'
 
 
-def _plain(values):
+def _plain(values, digits=2):
     if not values:
         return 'none'
     mean, half = mean_interval(values)
-    return f'{mean:.2f}' if math.isnan(half) else f'{mean:.2f} ± {half:.2f}'
+    text = f'{mean:.{digits}f}'
+    return text if math.isnan(half) else f'{text} ± {half:.{digits}f}'
 
 
 def _signed(mean, half):

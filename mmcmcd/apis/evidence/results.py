@@ -58,7 +58,8 @@ class Results:
                     {name: record[name] for name in ('seconds', *_ORIGIN)}
                 )
                 line['student'] = self._of_student(place, job)
-            self.lines[job.fingerprint] = line
+            # As it comes back from a file.
+            self.lines[job.fingerprint] = _rounded(line)
 
     def _of_student(self, place, job):
         record = place.record(job.needs[0]) if job.needs else None
@@ -86,7 +87,7 @@ class Results:
             if line is None:
                 continue
             # Another cell, of a sweep, may be the same run.
-            line = {**_rounded(line), **cell.key}
+            line = {**line, **cell.key}
             origin = {key: line.pop(key) for key in _ORIGIN if key in line}
             if origin:
                 text = json.dumps(origin)
