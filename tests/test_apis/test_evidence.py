@@ -18,7 +18,6 @@ from mmcmcd.apis.evidence import (
     write_report,
     write_settings,
 )
-from mmcmcd.apis.evidence import job as job_module
 from mmcmcd.apis.evidence.matrix import unique_jobs
 from mmcmcd.apis.evidence.tape import TapeStore
 from mmcmcd.apis.evidence.work import _MAX_STARTS, DONE, FAILED, OPEN
@@ -67,7 +66,6 @@ sweeps = {{'temperature': dict(
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     monkeypatch.setenv('MMCMCD_REALDATA', str(tmp_path / 'data'))
-    job_module._load.cache_clear()  # they hold the place of the data
     path = tmp_path / 'small.py'
     path.write_text(textwrap.dedent(TEXT))
     return path
@@ -138,7 +136,6 @@ def test_runs_are_told_apart_by_what_they_do(path, monkeypatch, tmp_path):
     assert len({job.fingerprint for job in before.values()}) == len(before)
     # Neither the place of the data nor a name is part of a run.
     monkeypatch.setenv('MMCMCD_REALDATA', str(tmp_path / 'elsewhere'))
-    job_module._load.cache_clear()
     change(path, "'L2': dict", "'regression': dict")
     after = prints()
     assert after['regression', '1', 0] == before['L2', '1', 0]
@@ -197,7 +194,6 @@ def weights(place, job):
 
 def test_shared_batches_change_nothing(path, data, tmp_path, monkeypatch):
     monkeypatch.setenv('MMCMCD_REALDATA', str(data))
-    job_module._load.cache_clear()
     matrix = read_matrix(path)
     cells = [
         c
@@ -268,7 +264,6 @@ def test_a_stop_before_validation_loses_no_figure(
     path, data, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('MMCMCD_REALDATA', str(data))
-    job_module._load.cache_clear()
     cell = read_matrix(path).cells('test', {})[0]
     straight, stopped = (Workplace(tmp_path / name) for name in 'ab')
     work(straight, [cell.score], 1, 0)
@@ -308,7 +303,6 @@ def test_failures_are_kept_and_the_others_go_on(
     path, data, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('MMCMCD_REALDATA', str(data))
-    job_module._load.cache_clear()
     matrix = read_matrix(change(path, '(0.1, 0.4)', '(-1, 0.4)'))
     cells = [
         c

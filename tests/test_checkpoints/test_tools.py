@@ -162,7 +162,7 @@ def test_flag_of_every_tool_that_reads_checkpoints(tool):
             status, stdout, _ = tool(path.relative_to(REPO / 'tools'), '-h')
             assert status == 0
             assert '--trust-checkpoint FILE' in stdout
-    assert found == 8
+    assert found == 11
 
 
 def test_apis_of_the_stack_refuse_programs(tiny_run, marker):

@@ -112,7 +112,7 @@ class Job:
             ) from error
 
     def _make_config(self, weights):
-        cfg = copy.deepcopy(_load(self.config))
+        cfg = copy.deepcopy(_load(self.config, os.environ.get(_DATA)))
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=self.seed)
         # mmengine takes _delete_ out of what it merges.
         options = copy.deepcopy(self.options)
@@ -201,5 +201,6 @@ class Cell:
 
 
 @lru_cache
-def _load(path):
+def _load(path, data_root):
+    # Configs have the place of the data in them.
     return load_config(path)
