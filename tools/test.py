@@ -3,9 +3,12 @@
 import argparse
 import os
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import add_trust_flag, run_tool, test_from_config
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    run_tool,
+    test_from_config,
+)
 
 
 def parse_args():
@@ -26,14 +29,7 @@ def parse_args():
         choices=['metrics', 'pred'],
         help='what --out gets; by default predictions',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     parser.add_argument(
         '--amp', action='store_true', help='mixed-precision test'
     )

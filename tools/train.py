@@ -3,9 +3,12 @@
 import argparse
 import os
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import add_trust_flag, run_tool, train_from_config
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    run_tool,
+    train_from_config,
+)
 
 
 def parse_args():
@@ -47,14 +50,7 @@ def parse_args():
         action='store_true',
         help='disable persistent_workers in the data loaders',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

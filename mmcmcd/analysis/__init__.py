@@ -18,7 +18,7 @@ from .paired_embeddings import (
 )
 from .retrieval_gallery import GalleryRow, Hit, save_retrieval_gallery
 from .segmentation_picture import save_segmentation_picture
-from .statistics import mean_interval
+from .statistics import mean_interval, plus_minus, spearman_interval
 
 __all__ = [
     'MEASURES',
@@ -30,6 +30,7 @@ __all__ = [
     'Settings',
     'mean_interval',
     'measure_distance',
+    'plus_minus',
     'project_to_plane',
     'rank_partners',
     'require_projection',
@@ -38,6 +39,7 @@ __all__ = [
     'save_feature_map',
     'save_retrieval_gallery',
     'save_segmentation_picture',
+    'spearman_interval',
     'spread_cells',
     'unique_files',
 ]

@@ -1,6 +1,13 @@
 from ..models.utils import export_student
 from .cached_run import train_cached
-from .cli import add_trust_flag, load_config, run_tool, user_message
+from .cli import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    at_least,
+    load_config,
+    run_tool,
+    user_message,
+)
 from .few_label import (
     Draw,
     FewLabelStudy,
@@ -15,7 +22,9 @@ from .train import prepare_train_config, train_from_config
 __all__ = [
     'Draw',
     'FewLabelStudy',
+    'add_cfg_options_flag',
     'add_trust_flag',
+    'at_least',
     'draw_predictions',
     'export_student',
     'few_label_table',

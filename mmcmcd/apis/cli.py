@@ -95,6 +95,43 @@ def add_trust_flag(parser):
     )
 
 
+def add_cfg_options_flag(parser):
+    """Give a tool the flag ``--cfg-options``, a dict of dotted keys.
+
+    Args:
+        parser (ArgumentParser): Of the tool; changed in place.
+    """
+    from mmengine.config import DictAction
+
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as key=value; lists as '
+        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
+        'without white space',
+    )
+
+
+def at_least(least):
+    """Make the type of an argument that has a lowest value.
+
+    Args:
+        least (int): That value.
+
+    Returns:
+        callable: Turns a word into an integer, or complains as argparse does.
+    """
+
+    def integer(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f'{text} is not {least} or more')
+        return value
+
+    return integer
+
+
 class _Trust(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         trust(values)

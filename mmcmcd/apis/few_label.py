@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from mmcmcd.analysis import mean_interval
+from mmcmcd.analysis import plus_minus
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import file_sha256
 
@@ -224,17 +223,11 @@ def few_label_table(
     for (labels, student), runs in figures.items():
         base = figures[labels, baseline]
         gains = [runs[k][metric] - base[k][metric] for k in runs if k in base]
-        gain = '' if student == baseline else _plus_minus(gains, '+')
-        mean = _plus_minus([r[metric] for r in runs.values()])
+        gain = '' if student == baseline else plus_minus(gains, '+')
+        mean = plus_minus([r[metric] for r in runs.values()])
         seconds = np.mean([r['seconds_per_step'] for r in runs.values()])
         lines.append(
             f'| {labels} | {student} | {mean} | {gain} | {len(runs)} '
             f'| {seconds:.3f} |'
         )
     return '\n'.join(lines)
-
-
-def _plus_minus(values, sign=''):
-    mean, half = mean_interval(values)
-    text = f'{mean:{sign}.2f}'
-    return text if math.isnan(half) else f'{text} ± {half:.2f}'

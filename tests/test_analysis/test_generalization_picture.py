@@ -3,10 +3,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmcmcd.analysis.generalization_picture import (
-    save_gap_picture,
-    spearman_interval,
-)
+from mmcmcd.analysis import spearman_interval
+from mmcmcd.analysis.generalization_picture import save_gap_picture
 from mmcmcd.errors import ConfigError
 
 

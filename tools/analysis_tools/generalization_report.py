@@ -9,9 +9,12 @@ docs/generalization.md says how, and how often that was right.
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import add_trust_flag, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    at_least,
+    run_tool,
+)
 from mmcmcd.apis.generalization import generalization_report
 from mmcmcd.apis.transfer_features import (
     embed_transfer,
@@ -40,17 +43,17 @@ def parse_args():
     )
     parser.add_argument(
         '--num-pairs',
-        type=_positive,
+        type=at_least(1),
         help='m, pairs of the distillation, for --features',
     )
     parser.add_argument(
         '--num-source',
-        type=_positive,
+        type=at_least(1),
         help='M, samples that the teacher was trained on',
     )
     parser.add_argument(
         '--labels-per-class',
-        type=_positive,
+        type=at_least(1),
         help='of a config: labels to draw from the training pairs (default: '
         'all of them)',
     )
@@ -77,7 +80,7 @@ def parse_args():
     )
     parser.add_argument(
         '--splits',
-        type=_positive,
+        type=at_least(1),
         default=20,
         help='of the learning curves (default 20)',
     )
@@ -87,21 +90,9 @@ def parse_args():
         default='work_dirs/generalization',
         help='where files go (default work_dirs/generalization)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value',
-    )
+    add_cfg_options_flag(parser)
     add_trust_flag(parser)
     return parser.parse_args()
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-    return value
 
 
 def main():

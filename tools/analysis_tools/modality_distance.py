@@ -6,9 +6,12 @@ figures with 95 % intervals. docs/modality_distance.md says what they mean.
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import add_trust_flag, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    at_least,
+    run_tool,
+)
 from mmcmcd.apis.modality_distance import (
     embed_stages,
     modality_distance,
@@ -56,13 +59,13 @@ def parse_args():
     )
     parser.add_argument(
         '--max-pairs',
-        type=_at_least(8),
+        type=at_least(8),
         default=10000,
         help='measure at most so many, drawn at random (default 10000)',
     )
     parser.add_argument(
         '--permutations',
-        type=_at_least(0),
+        type=at_least(0),
         default=200,
         help='of the tests (default 200); 0 leaves p-values out',
     )
@@ -73,25 +76,9 @@ def parse_args():
             help=f"of the {side}'s similarities (default: that of the "
             f"config's CMD, or {default})",
         )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     add_trust_flag(parser)
     return parser.parse_args()
-
-
-def _at_least(least):
-    def number(text):
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f'{text} is not {least} or more')
-        return int(text)
-
-    return number
 
 
 def _temperature(text):

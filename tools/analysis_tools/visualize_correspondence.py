@@ -7,9 +7,12 @@ colours over the source (the photo). Needs a config with dense comparisons.
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import add_trust_flag, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    at_least,
+    run_tool,
+)
 from mmcmcd.apis.correspondence import visualize_correspondence
 
 
@@ -34,7 +37,7 @@ def parse_args():
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         '--pairs',
-        type=_positive,
+        type=at_least(1),
         default=4,
         help='so many pairs, spread evenly over the split (default 4)',
     )
@@ -48,14 +51,7 @@ def parse_args():
         help='so many points, spread over the valid locations (default 5), '
         'or these, as shares of width and height: 0.5,0.5 is the middle',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     add_trust_flag(parser)
     args = parser.parse_args()
     if len(args.points) == 1 and isinstance(args.points[0], int):
@@ -65,17 +61,10 @@ def parse_args():
     return args
 
 
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-    return value
-
-
 def _point(text):
     """A number of points, or the shares (x, y) of one."""
     if ',' not in text:
-        return _positive(text)
+        return at_least(1)(text)
     x, y = map(float, text.split(','))
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise argparse.ArgumentTypeError(f'{text} are not shares from 0 to 1')

@@ -7,9 +7,12 @@ embeddings, and the figures behind both as csv.
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import add_trust_flag, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    at_least,
+    run_tool,
+)
 from mmcmcd.apis.paired_features import DIRECTIONS, visualize_pairs
 
 
@@ -30,12 +33,12 @@ def parse_args():
     )
     parser.add_argument(
         '--num-queries',
-        type=_positive,
+        type=at_least(1),
         default=8,
         help='rows of the gallery, drawn at random (default 8)',
     )
     parser.add_argument(
-        '--topk', type=_positive, default=5, help='files a query (default 5)'
+        '--topk', type=at_least(1), default=5, help='files a query (default 5)'
     )
     parser.add_argument(
         '--direction',
@@ -51,7 +54,7 @@ def parse_args():
     )
     parser.add_argument(
         '--max-pairs',
-        type=_positive,
+        type=at_least(1),
         default=1000,
         help='the 2-D picture shows at most so many, drawn at random '
         '(default 1000); retrieval is among all pairs',
@@ -59,23 +62,9 @@ def parse_args():
     parser.add_argument(
         '--seed', type=int, default=0, help='of the draws and of the method'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     add_trust_flag(parser)
     return parser.parse_args()
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-    return value
 
 
 def main():

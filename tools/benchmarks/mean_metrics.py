@@ -7,7 +7,7 @@ import argparse
 
 import mmengine
 
-from mmcmcd.analysis import mean_interval
+from mmcmcd.analysis import plus_minus
 from mmcmcd.apis import run_tool
 from mmcmcd.errors import ConfigError
 
@@ -43,8 +43,7 @@ def format_cell(runs, metric):
     missing = [sorted(run) for run in runs if metric not in run]
     if missing:
         raise ConfigError(f'{metric!r} is not among the metrics {missing[0]}.')
-    mean, half = mean_interval([run[metric] for run in runs])
-    return f'{mean:.1f} ± {half:.1f}' if len(runs) > 1 else f'{mean:.1f}'
+    return plus_minus([run[metric] for run in runs], digits=1)
 
 
 def main():

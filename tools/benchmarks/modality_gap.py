@@ -17,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcmcd.analysis.generalization_picture import (
-    save_gap_picture,
-    spearman_interval,
-)
+from mmcmcd.analysis import spearman_interval
+from mmcmcd.analysis.generalization_picture import save_gap_picture
 from mmcmcd.analysis.modality_distance import Settings, measure_distance
 from mmcmcd.apis import (
     Draw,

@@ -2,9 +2,11 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmcmcd.apis import load_config, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    load_config,
+    run_tool,
+)
 from mmcmcd.apis.array_statistics import array_statistics
 
 
@@ -20,12 +22,7 @@ def parse_args():
     parser.add_argument(
         '--num-workers', type=int, default=0, help='processes that load'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value',
-    )
+    add_cfg_options_flag(parser)
     return parser.parse_args()
 
 

@@ -7,9 +7,12 @@ checked.
 import argparse
 
 import mmengine
-from mmengine.config import DictAction
 
-from mmcmcd.apis import load_config, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    load_config,
+    run_tool,
+)
 from mmcmcd.apis.dataset_configs import phase_dataset_cfgs
 from mmcmcd.datasets.pair_audit import audit_pairs
 
@@ -35,12 +38,7 @@ def parse_args():
     parser.add_argument(
         '--num-workers', type=int, default=2, help='processes that decode'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value',
-    )
+    add_cfg_options_flag(parser)
     return parser.parse_args()
 
 

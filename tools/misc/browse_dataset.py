@@ -6,10 +6,13 @@ Files only: one PNG per pair, and contact_sheet.png. No window is opened.
 import argparse
 import os.path as osp
 
-from mmengine.config import DictAction
 from mmengine.registry import DATASETS
 
-from mmcmcd.apis import load_config, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    load_config,
+    run_tool,
+)
 from mmcmcd.apis.browse import browse_dataset
 from mmcmcd.apis.dataset_configs import phase_dataset_cfgs
 
@@ -61,14 +64,7 @@ def parse_args():
         choices=['BGR', 'RGB'],
         help='channel order of colour images in the pipeline',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     return parser.parse_args()
 
 

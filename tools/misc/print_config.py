@@ -3,9 +3,8 @@
 import argparse
 
 import rich.console
-from mmengine.config import DictAction
 
-from mmcmcd.apis import load_config, run_tool
+from mmcmcd.apis import add_cfg_options_flag, load_config, run_tool
 
 
 def parse_args():
@@ -14,14 +13,7 @@ def parse_args():
     parser.add_argument(
         'config', help='config file, or mmcmcd::NAME for a packaged one'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     return parser.parse_args()
 
 

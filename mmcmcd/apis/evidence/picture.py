@@ -3,9 +3,13 @@
 import math
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
 from mmcmcd.analysis import mean_interval
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
 
 _COLORS = ('#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377')
 # Of methods without a teacher.
@@ -19,7 +23,6 @@ def draw_methods(table, path: Path) -> None:
         table (Table): The figures.
         path (Path): The picture.
     """
-    plt = _pyplot()
     matrix = table.matrix
     names = [*matrix.methods]
     figure, axes = plt.subplots(
@@ -82,7 +85,6 @@ def draw_sweeps(matrix, results, sweeps, path: Path) -> None:
         sweeps (dict[str, list[Cell]]): Cells by name of a sweep.
         path (Path): The picture.
     """
-    plt = _pyplot()
     columns = min(3, len(sweeps))
     rows = math.ceil(len(sweeps) / columns)
     figure, axes = plt.subplots(
@@ -123,12 +125,3 @@ def draw_sweeps(matrix, results, sweeps, path: Path) -> None:
     figure.supylabel(matrix.metric, fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcmcd.analysis import mean_interval
-from mmcmcd.analysis.generalization_picture import spearman_interval
+from mmcmcd.analysis import mean_interval, plus_minus, spearman_interval
 from mmcmcd.atomic_files import write_text
 from mmcmcd.errors import ConfigError
 
@@ -128,16 +127,13 @@ class Table:
         }
         return max(means, key=means.get, default=None)
 
-    def difference(self, teacher, budget, name, reference):
-        """Mean and half width of differences over the same seeds."""
+    def differences(self, teacher, budget, name, reference):
+        """A method's figures less another's, of the same seeds."""
         rows = self.rows(teacher)
         ours = self.figures[(*rows[name], budget)]
         other = self.figures[(*rows[reference], budget)]
         common = sorted(ours.keys() & other.keys())
-        if not common:
-            return math.nan, math.nan, 0
-        values = [ours[seed] - other[seed] for seed in common]
-        return (*mean_interval(values), len(values))
+        return [ours[seed] - other[seed] for seed in common]
 
     def verdict(self, contender):
         """Say what the contender is worth against the best baseline."""
@@ -160,14 +156,12 @@ class Table:
                 best = self.best_baseline(teacher, budget)
                 if best is None:
                     continue
-                mean, half, number = self.difference(
-                    teacher, budget, contender, best
-                )
-                if not number:
+                values = self.differences(teacher, budget, contender, best)
+                if not values:
                     continue
                 lines.append(
                     f'| {teacher} | {budget} | {best} | '
-                    f'{_signed(mean, half)} | {_judgement(mean, half)} |'
+                    f'{plus_minus(values, "+")} | {_judgement(values)} |'
                 )
         return '\n'.join(lines)
 
@@ -289,8 +283,8 @@ class Table:
     def _gain(self, teacher, budget, name, reference):
         if reference is None or name == reference:
             return ''
-        mean, half, number = self.difference(teacher, budget, name, reference)
-        return _signed(mean, half) if number else ''
+        values = self.differences(teacher, budget, name, reference)
+        return plus_minus(values, '+') if values else ''
 
 
 def _what_was_run(matrix, results, cells):
@@ -412,19 +406,11 @@ def _labels(budget):
 
 
 def _plain(values, digits=2):
-    if not values:
-        return 'none'
+    return plus_minus(values, digits=digits) if values else 'none'
+
+
+def _judgement(values):
     mean, half = mean_interval(values)
-    text = f'{mean:.{digits}f}'
-    return text if math.isnan(half) else f'{text} ± {half:.{digits}f}'
-
-
-def _signed(mean, half):
-    text = f'{mean:+.2f}'
-    return text if math.isnan(half) else f'{text} ± {half:.2f}'
-
-
-def _judgement(mean, half):
     if math.isnan(half):
         return 'one seed'
     if abs(mean) <= half:

@@ -7,10 +7,13 @@ meaning here.
 import argparse
 import os
 
-from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
-from mmcmcd.apis import add_trust_flag, run_tool
+from mmcmcd.apis import (
+    add_cfg_options_flag,
+    add_trust_flag,
+    run_tool,
+)
 from mmcmcd.apis.knn import knn_from_config
 
 
@@ -43,14 +46,7 @@ def parse_args():
         default=0.07,
         help='of the votes, exp(cosine / temperature) (default 0.07)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as key=value; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", '
-        'without white space',
-    )
+    add_cfg_options_flag(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
