@@ -12,7 +12,7 @@ from mmcmcd.atomic_files import write_text
 from mmcmcd.models.utils import file_sha256
 from mmcmcd.version import __version__
 
-from .quiet_run import run_quietly, validated
+from .quiet_run import release, run_quietly, validated
 
 _RECORD = 'finished.json'
 
@@ -52,6 +52,7 @@ def train_cached(
             return found
     runner, pace = run_quietly(copy.deepcopy(config), work_dir, title)
     result = dict(seconds=pace * runner.iter, **validated(runner))
+    release(runner)
     # A half-written record would stop the next run.
     write_text(record, json.dumps(dict(result, fingerprint=fingerprint)))
     return result

@@ -16,7 +16,7 @@ from mmcmcd.analysis import plus_minus
 from mmcmcd.errors import ConfigError
 from mmcmcd.models.utils import file_sha256
 
-from .quiet_run import run_quietly, validated
+from .quiet_run import release, run_quietly, validated
 
 
 class Draw(NamedTuple):
@@ -175,10 +175,12 @@ class FewLabelStudy:
                 dict(state_dict=runner.model.state_dict()),
                 Path(cfg.work_dir) / 'model.pth',
             )
+        figures = validated(runner)
+        release(runner)
         return dict(
             student=name,
             **draw._asdict(),
-            **_chosen(validated(runner), self.metrics),
+            **_chosen(figures, self.metrics),
             seconds_per_step=pace,
         )
 

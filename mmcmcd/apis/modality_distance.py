@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,14 +21,15 @@ from ..analysis import (
     save_distance_picture,
 )
 from ..datasets.progress import progress_bar
-from ..errors import CheckpointError, ConfigError
+from ..engine.hooks.modality_gap_hook import pair_keys
+from ..errors import ConfigError
 from ..evaluation.functional import join_groups
-from ..models.distillers import CrossModalDistiller
 from ..models.distillers.source_norm import apply_source_norm
 from ..models.losses import CMDLoss
-from ..models.utils import compare_state, read_state_dict
 from .cli import load_config
 from .dataset_configs import phase_dataset_cfgs
+from .paired_features import require_distiller
+from .test import require_fit
 from .train import set_dataloader_defaults
 
 _NORM = 'source_norm.'
@@ -142,14 +142,7 @@ def read_features(path):
     Raises:
         ConfigError: The file is missing, or lacks an array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"features '{path}' cannot be read as .npz: {error}. Write them "
-            'by numpy.savez(FILE, source=..., target=...).'
-        ) from error
+    arrays = read_arrays(path, 'source=..., target=...')
     rows = [_matrix(arrays, side, path) for side in ('source', 'target')]
     groups = arrays.get('groups', np.arange(len(rows[0])))
     if not len(rows[0]) == len(rows[1]) == len(groups):
@@ -163,6 +156,29 @@ def read_features(path):
         join_groups(groups.tolist()),
         f'features of {Path(path).name}',
     )
+
+
+def read_arrays(path, example):
+    """Read a file of features.
+
+    Args:
+        path (str): ``.npz``.
+        example (str): What is in such a file, for the message.
+
+    Returns:
+        dict[str, np.ndarray]: By name.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"features '{path}' cannot be read as .npz: {error}. Write them "
+            f'by numpy.savez(FILE, {example}).'
+        ) from error
 
 
 def _matrix(arrays, side, path):
@@ -216,12 +232,7 @@ def embed_stages(
         MMLogger.get_instance(_LOGGER, log_level='WARNING')
     set_random_seed(seed)
     model = MODELS.build(cfg.model)
-    if not isinstance(model, CrossModalDistiller):
-        raise ConfigError(
-            f"config '{config}' builds a {type(model).__name__}; expected a "
-            'config of mmcmcd.CrossModalDistiller, one teacher and one '
-            'student, such as configs/cmcd/sketch_sketchy.py.'
-        )
+    require_distiller(model, config)
     model.init_weights()
     model.to(get_device()).eval()
     set_dataloader_defaults(cfg, f'{split}_dataloader', True, True)
@@ -230,7 +241,7 @@ def embed_stages(
     if checkpoint is None:
         stages['before'], groups = _embed_untrained(model, loader)
     else:
-        state = _read_state(model, checkpoint)
+        state = require_fit(model, checkpoint, 'measured')
         if model.source_norm is not None:
             model.source_norm.load_state_dict(
                 {
@@ -243,20 +254,6 @@ def embed_stages(
         model.load_state_dict(state, strict=False)
         stages['after'], _ = _embed(model, loader, 'after training')
     return Embeddings(stages, groups, _space(model, split), *_of_losses(model))
-
-
-def _read_state(model, checkpoint):
-    state = read_state_dict(checkpoint, 'measured', nested=('state_dict',))
-    mismatch = compare_state(model, state).without(
-        lambda key: key.startswith('data_preprocessor.')
-    )
-    if mismatch:
-        raise CheckpointError(
-            f"measured checkpoint '{checkpoint}' does not fit the config's "
-            f'model: {mismatch.describe()} Give epoch_*.pth of a run of this '
-            'config.'
-        )
-    return state
 
 
 def _embed_untrained(model, loader):
@@ -283,25 +280,11 @@ def _embed(model, loader, stage):
         for sample in samples:
             for rows, side in zip(sides, ('source', 'target'), strict=True):
                 rows.append(sample.get(f'{side}_embedding').float().cpu())
-            keys.append(pair_keys(sample, len(keys)))
+            keys.append(pair_keys(sample, ('pair', len(keys))))
         bar.update()
     bar.file.write('\n')
     groups = join_groups(*zip(*keys, strict=True))
     return tuple(torch.stack(rows) for rows in sides), groups
-
-
-def pair_keys(sample, index) -> tuple[Hashable, ...]:
-    """What pairs that are not independent of each other share.
-
-    Args:
-        sample (DataSample): Of a pair.
-        index (int): Its place, which stands for what it lacks.
-
-    Returns:
-        tuple: Its group and its two files.
-    """
-    keys = ('group_index', 'source_path', 'target_path')
-    return tuple(sample.get(key, ('pair', index)) for key in keys)
 
 
 def _space(model, split):

@@ -69,6 +69,24 @@ def _require_pairs(dataset, name, split):
         )
 
 
+def require_distiller(model, name):
+    """Stop at a model that embeds other than one source and one target.
+
+    Args:
+        model (nn.Module): What a config builds.
+        name (str): Of the config.
+
+    Raises:
+        ConfigError: It is none of one teacher and one student.
+    """
+    if not isinstance(model, CrossModalDistiller):
+        raise ConfigError(
+            f"config '{name}' builds a {type(model).__name__}; "
+            'expected a config of mmcmcd.CrossModalDistiller, one teacher and '
+            'one student, such as configs/cmcd/sketch_sketchy.py.'
+        )
+
+
 def build_distiller_runner(
     cfg, name, checkpoint, *, split='test', work_dir=None
 ):
@@ -98,12 +116,7 @@ def build_distiller_runner(
     cfg.custom_hooks, cfg.default_hooks = [], {}
     prepare_test_config(cfg, name, checkpoint, work_dir=work_dir)
     runner = build_test_runner(cfg, checkpoint)
-    if not isinstance(runner.model, CrossModalDistiller):
-        raise ConfigError(
-            f"config '{name}' builds a {type(runner.model).__name__}; "
-            'expected a config of mmcmcd.CrossModalDistiller, one teacher and '
-            'one student, such as configs/cmcd/sketch_sketchy.py.'
-        )
+    require_distiller(runner.model, name)
     return runner
 
 

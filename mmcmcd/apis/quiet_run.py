@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmcmcd.engine import ProgressHook
@@ -41,3 +43,20 @@ def validated(runner: Runner) -> dict[str, float]:
         for name, buffer in runner.message_hub.log_scalars.items()
         if name.startswith(prefix)
     }
+
+
+def release(runner: Runner) -> None:
+    """Forget what mmengine keeps of every run, and close its files.
+
+    Without it, one of many runs in a process leaves an open log behind.
+
+    Args:
+        runner (Runner): One that will log nothing any more.
+    """
+    for handler in runner.logger.handlers:
+        handler.close()
+    for kind in (MMLogger, MessageHub, DefaultScope):
+        kind._instance_dict.pop(runner.experiment_name, None)
+    visualizer = runner.visualizer
+    visualizer.close()
+    type(visualizer)._instance_dict.pop(visualizer.instance_name, None)

@@ -131,7 +131,7 @@ def build_test_runner(cfg, checkpoint):
         CheckpointError: The checkpoint is not of this config's model.
     """
     runner = build_runner(cfg)
-    _require_fit(runner.model, checkpoint)
+    require_fit(runner.model, checkpoint)
     return runner
 
 
@@ -142,20 +142,32 @@ def _require_classes(runner):
         check(runner.test_dataloader.dataset.metainfo.get('classes'))
 
 
-def _require_fit(model, checkpoint):
-    """Stop where mmengine would load what fits, and test a random rest."""
+def require_fit(model, checkpoint, use='tested'):
+    """Stop where mmengine would load what fits, and test a random rest.
+
+    Args:
+        model (nn.Module): Of a config.
+        checkpoint (str): The weights that it is to get.
+        use (str): What happens to them, for the message.
+
+    Returns:
+        dict[str, Tensor]: The weights.
+
+    Raises:
+        CheckpointError: They are not of this model.
+    """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     # mmengine looks for the weights under no other key.
-    state = read_state_dict(checkpoint, 'tested', nested=('state_dict',))
+    state = read_state_dict(checkpoint, use, nested=('state_dict',))
     mismatch = compare_state(model, state).without(
         # Statistics of images: whether they are saved depends on the version.
         lambda key: key.startswith('data_preprocessor.')
     )
     if not mismatch:
-        return
+        return state
     raise CheckpointError(
-        f"tested checkpoint '{checkpoint}' does not fit the config's "
+        f"{use} checkpoint '{checkpoint}' does not fit the config's "
         f'{type(model).__name__}: {mismatch.describe()} A test needs a whole '
         "model's checkpoint: epoch_*.pth or iter_*.pth in the work directory "
         'of a run of this config; an exported student is for init_cfg.'

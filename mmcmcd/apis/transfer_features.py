@@ -9,6 +9,7 @@ from ..analysis.transfer_advice import TEACHER, TransferFeatures
 from ..errors import ConfigError
 from .cli import load_config
 from .dataset_configs import phase_dataset_cfgs
+from .modality_distance import read_arrays
 from .paired_features import embed_pairs
 
 # Held-out and seen pairs that are compared, at most.
@@ -91,14 +92,7 @@ class _Arrays:
 
     def __init__(self, path):
         self._path = path
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self._arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, AttributeError) as error:
-            raise ConfigError(
-                f"features '{path}' cannot be read as .npz: {error}. Write "
-                'them by numpy.savez(FILE, labels=..., labelled=...).'
-            ) from error
+        self._arrays = read_arrays(path, 'labels=..., labelled=...')
 
     def __contains__(self, name):
         return name in self._arrays

@@ -17,7 +17,7 @@ from mmcmcd.apis import (
     test_from_config,
     train_from_config,
 )
-from mmcmcd.apis.test import _require_fit
+from mmcmcd.apis.test import require_fit
 from mmcmcd.apis.train import (
     _require_outputs,
     require_data_roots,
@@ -357,7 +357,7 @@ def test_tested_checkpoint_must_be_the_whole_model(tmp_path, wrap):
         state = {**net.state_dict(), **dict(change)}
         state = {k: v for k, v in state.items() if v is not None}
         torch.save(dict(state_dict=state, **content), path)
-        _require_fit(net if wrap is nn.Module else wrap(module=net), path)
+        require_fit(net if wrap is nn.Module else wrap(module=net), path)
 
     fit(ema_state_dict={})
     fit({'data_preprocessor.mean': None, 'data_preprocessor.std': zeros(1)})
@@ -370,7 +370,7 @@ def test_tested_checkpoint_must_be_the_whole_model(tmp_path, wrap):
             fit(change)
     torch.save(dict(model=Net().state_dict()), path)
     with pytest.raises(CheckpointError, match='holds no weights'):
-        _require_fit(Net(), path)
+        require_fit(Net(), path)
 
 
 def test_resume_with_another_teacher(tiny_run):

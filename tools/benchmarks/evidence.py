@@ -29,6 +29,7 @@ from mmcmcd.apis.evidence import (
 from mmcmcd.apis.evidence.matrix import unique_jobs
 from mmcmcd.apis.evidence.results import Results
 from mmcmcd.apis.evidence.settings import default_settings_file
+from mmcmcd.apis.evidence.work import OPEN
 from mmcmcd.apis.train import require_data_roots
 from mmcmcd.errors import ConfigError
 
@@ -204,7 +205,7 @@ def main():
         args.threads,
     )
     failed = [job for job in jobs if place.failure(job)]
-    unfinished = [job for job in jobs if place.state(job) == 'open']
+    unfinished = [job for job in jobs if place.state(job) == OPEN]
     for job in failed:
         print(f'FAILED: {job.title}: {place.failure(job)}', file=sys.stderr)
     if unfinished:

@@ -7,11 +7,10 @@ directory. With a linear-evaluation config it trains heads alone.
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmcmcd.apis import (
     Draw,
     FewLabelStudy,
+    add_cfg_options_flag,
     add_trust_flag,
     few_label_table,
     load_config,
@@ -45,7 +44,7 @@ def parse_args():
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', required=True)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_cfg_options_flag(parser)
     add_trust_flag(parser)
     return parser.parse_args()
 

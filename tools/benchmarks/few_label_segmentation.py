@@ -7,11 +7,10 @@ draw, picture.png into the work directory.
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmcmcd.apis import (
     Draw,
     FewLabelStudy,
+    add_cfg_options_flag,
     add_trust_flag,
     draw_predictions,
     few_label_table,
@@ -43,7 +42,7 @@ def parse_args():
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', required=True)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_cfg_options_flag(parser)
     add_trust_flag(parser)
     return parser.parse_args()
 

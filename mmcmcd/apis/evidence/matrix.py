@@ -169,24 +169,8 @@ class Matrix:
 
     def _cell(self, split, method, teacher, setting, budget, seed, swept=()):
         of = (split, method.name, teacher, setting, seed, swept)
-        needs = ()
-        if method.config is not None:
-            needs = (self._once('student', of, self._student),)
-        title = f'{_title(method.name, teacher, setting)}, {budget} labels'
-        score = self._once(
-            'score',
-            (*of, budget),
-            lambda: Job(
-                'score',
-                f'{title}, seed {seed}',
-                self._resolve(self.downstream),
-                self._options('score', split, seed, swept, budget=budget),
-                seed,
-                needs,
-            ),
-        )
         return Cell(
-            score=score,
+            score=self._once(self._score, *of, budget),
             split=split,
             method=method.name,
             teacher=teacher,
@@ -196,18 +180,31 @@ class Matrix:
             sweep=swept,
         )
 
-    def _once(self, kind, of, make):
-        if (kind, of) not in self._made:
-            made = make(*of) if kind != 'score' else make()
-            self._made[kind, of] = made
-        return self._made[kind, of]
+    def _once(self, make, *of):
+        key = (make.__name__, *of)
+        if key not in self._made:
+            self._made[key] = make(*of)
+        return self._made[key]
+
+    def _score(self, split, name, teacher, setting, seed, swept, budget):
+        needs = ()
+        if self.methods[name].config is not None:
+            of = (split, name, teacher, setting, seed, swept)
+            needs = (self._once(self._student, *of),)
+        return Job(
+            'score',
+            f'{_title(name, teacher, setting)}, {budget} labels, seed {seed}',
+            self._resolve(self.downstream),
+            self._options('score', split, seed, swept, self.budgets[budget]),
+            seed,
+            needs,
+        )
 
     def _student(self, split, name, teacher, setting, seed, swept):
         method = self.methods[name]
         needs = ()
         if teacher:
-            of = (split, teacher, seed, swept)
-            needs = (self._once('teacher', of, self._teacher),)
+            needs = (self._once(self._teacher, split, teacher, seed, swept),)
         return Job(
             'student',
             f'{_title(name, teacher, setting)}, seed {seed}',
@@ -232,11 +229,9 @@ class Matrix:
             seed,
         )
 
-    def _options(self, stage, split, seed, swept, setting=(), budget=None):
+    def _options(self, stage, split, seed, swept, own=()):
         options = dict(self.splits[split].get(stage, {}))
-        options.update(setting)
-        if budget is not None:
-            options.update(self.budgets[budget])
+        options.update(own)
         if swept:
             changed = self.sweeps[swept[0]].values[swept[1]]
             options.update(changed.get(stage, {}))
@@ -262,8 +257,8 @@ def read_matrix(path: str | Path) -> Matrix:
     cfg = load_config(str(path))
     path = Path(cfg.filename)
     fields = {
-        name: _plain(value)
-        for name, value in cfg._cfg_dict.items()
+        name: value
+        for name, value in cfg.to_dict().items()
         # Those that only help to write the file.
         if not name.startswith('_')
     }
@@ -399,15 +394,6 @@ def _with_seed(value, seed):
     if value == SEED:
         return seed
     return value.replace(SEED, str(seed)) if type(value) is str else value
-
-
-def _plain(value):
-    """Plain dicts in place of ConfigDicts, whose attributes would mislead."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value
 
 
 def unique_jobs(cells: Sequence[Cell]) -> list[Job]:

@@ -19,8 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
 
 from mmcmcd.atomic_files import write_text
 from mmcmcd.engine import ProgressHook
@@ -29,7 +27,7 @@ from mmcmcd.version import __version__
 
 from ..cli import user_message
 from ..measuring import machine_name, package_version
-from ..quiet_run import validated
+from ..quiet_run import release, validated
 from ..safeguards import find_checkpoint
 from ..train import build_runner, prepare_train_config
 from .format_once import format_once
@@ -256,7 +254,7 @@ def _carry_out(place, job, store):
             runner.val_loop.run()
             metrics = _figures(runner)
     finally:
-        _release(runner)
+        release(runner)
     _keep_outcome(job, folder)
     return dict(
         title=job.title,
@@ -294,18 +292,6 @@ def _figures(runner):
         for name, value in validated(runner).items()
         if name not in _TIMES
     }
-
-
-def _release(runner):
-    """Forget what mmengine keeps of every run, and close its files."""
-    name = runner.experiment_name
-    for handler in runner.logger.handlers:
-        handler.close()
-    for kind in (MMLogger, MessageHub, DefaultScope):
-        kind._instance_dict.pop(name, None)
-    runner.visualizer.close()
-    visualizer = runner.visualizer
-    type(visualizer)._instance_dict.pop(visualizer.instance_name, None)
 
 
 def _keep_outcome(job, folder):
@@ -429,6 +415,9 @@ def _ended(processes):
 def _tell(place, jobs, states, began, alive):
     """One line: what is done, what failed, how long it will take."""
     spent = time.monotonic() - began
+    on_screen = sys.stdout.isatty()
+    if not on_screen and alive and int(spent) % 60 >= _PAUSE:
+        return
     costs = defaultdict(list)
     for job in jobs:
         record = place.record(job)
@@ -453,7 +442,7 @@ def _tell(place, jobs, states, began, alive):
         eta = str(datetime.timedelta(seconds=round(left / alive)))
     line = f'{", ".join(parts)}; {alive} at work, elapsed '
     line += f'{datetime.timedelta(seconds=round(spent))}, ETA {eta}'
-    if sys.stdout.isatty():
+    if on_screen:
         print(f'\r{line:<100}', end='', flush=True)
-    elif int(spent) % 60 < _PAUSE:
+    else:
         print(line, flush=True)

@@ -1,3 +1,5 @@
+from collections.abc import Hashable
+
 import torch
 from mmengine.dist import (
     broadcast_object_list,
@@ -27,6 +29,19 @@ from mmcmcd.registry import HOOKS
 # Fewest groups whose held-out half says anything.
 _FEWEST = 8
 _SHARED = ('group_index', 'source_path', 'target_path')
+
+
+def pair_keys(sample, own) -> tuple[Hashable, ...]:
+    """What pairs that are not independent of each other share.
+
+    Args:
+        sample (DataSample): Of a pair.
+        own (tuple): Tells the pair from all others; stands for what it lacks.
+
+    Returns:
+        tuple: Its group and its two files.
+    """
+    return tuple(sample.get(key, own) for key in _SHARED)
 
 
 @HOOKS.register_module()
@@ -114,9 +129,7 @@ class ModalityGapHook(Hook):
             ]
             # What a sample lacks it shares with nobody.
             own = (get_rank(), batch_idx, len(self._pairs))
-            self._pairs.append(
-                (*rows, *(sample.get(key, own) for key in _SHARED))
-            )
+            self._pairs.append((*rows, *pair_keys(sample, own)))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Measure, and add the figures to the metrics."""
